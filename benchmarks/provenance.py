@@ -29,8 +29,19 @@ def made_by(packages: Iterable[str] = (), **facts: Any) -> dict[str, Any]:
         "machine": {**machine(), **facts},
         "versions": found,
         "code": code_version(),
-        "command": shlex.join(sys.argv),
+        "command": command(),
     }
+
+
+def command() -> str:
+    """Return the command of this process as a reader can run it from the root of the checkout.
+
+    For a module, ``sys.argv`` begins with the path of its file on this machine.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None:
+        return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join(["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]])
 
 
 def data_hash(path: Path) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
+import runpy
 from collections.abc import Iterator
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from benchmarks.paths import REPOSITORY
+
 DATA = REPOSITORY.parent / "shared" / "data"
 
 _WORDS_PER_TOKEN = 0.75
@@ -135,12 +136,8 @@ def _cut(text: str, tokenizer: Any, max_tokens: int) -> str:
 
 
 def _docstrings() -> Iterator[tuple[str, str]]:
-    sys.path.insert(0, str(REPOSITORY / "examples"))
-    try:
-        from python_documentation import docstrings
-    finally:
-        sys.path.pop(0)
-    yield from docstrings()
+    # By its path: a package may have installed its own `examples`.
+    yield from runpy.run_path(str(REPOSITORY / "examples" / "python_documentation.py"))["docstrings"]()
 
 
 def _paragraphs(text: str) -> Iterator[str]:

@@ -55,7 +55,7 @@ def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     new = with_tables(page, json.loads(RESULTS.read_text(encoding="utf-8")))
     if options.check and page != new:
-        sys.exit(f"{PAGE.name} is stale; run python docs/architectures.py")
+        sys.exit(f"{PAGE.name} is stale; run python -m docs.architectures")
     if not options.check:
         PAGE.write_text(new, encoding="utf-8")
 

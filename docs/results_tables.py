@@ -23,29 +23,24 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-
-import budget as training_budget  # noqa: E402
-import capacity  # noqa: E402
-import encoding_peers_table  # noqa: E402
-import hour  # noqa: E402
-import pile_tables  # noqa: E402
-import whole_sets_tables  # noqa: E402
-from compressed_table import table as kept_table  # noqa: E402
-from study import tables as study_tables  # noqa: E402
-from study.comparisons import Scores  # noqa: E402
-from study.protocol import load_protocol  # noqa: E402
-from study.results import read_results  # noqa: E402
-
-from llama2vec.errors import Llama2VecError  # noqa: E402
-from llama2vec.files import write_atomic  # noqa: E402
-from llama2vec.records import Report  # noqa: E402
-from llama2vec.score.comparison import compare_reports, pooled_comparison  # noqa: E402
-from llama2vec.score.report.text import p_value_text  # noqa: E402
+from benchmarks.paths import RESULTS
+from benchmarks.quality import budget as training_budget
+from benchmarks.quality import pile_tables, whole_sets_tables
+from benchmarks.quality.compressed_table import table as kept_table
+from benchmarks.scale import capacity
+from benchmarks.speed import encoding_peers_table, hour
+from benchmarks.study import tables as study_tables
+from benchmarks.study.comparisons import Scores
+from benchmarks.study.protocol import load_protocol
+from benchmarks.study.results import read_results
+from benchmarks.tables import markdown
+from llama2vec.errors import Llama2VecError
+from llama2vec.files import write_atomic
+from llama2vec.records import Report
+from llama2vec.score.comparison import compare_reports, pooled_comparison
+from llama2vec.score.report.text import p_value_text
 
 PAGES = tuple(Path(__file__).with_name(name) for name in ("results.md", "lab-notes.md", "authors.md", "capacity.md"))
-RESULTS = REPOSITORY / "benchmarks" / "results"
 END = "<!-- end -->"
 _BLOCK = re.compile(
     r"<!-- table: (?P<name>[^\n]*?) -->\n(?P<body>.*?)(?P<end>^<!-- end -->$|(?=^<!-- table: )|\Z)", re.S | re.M
@@ -53,7 +48,7 @@ _BLOCK = re.compile(
 
 _PEER = "all-MiniLM-L6-v2"
 _PEERS = {"": "encoding-peers-bf16-cpu.json", "epyc": "encoding-peers-bf16-epyc-cpu.json"}
-"""Processor → the file of ``benchmarks/encoding_peers.py``; "" = an Intel Xeon with AMX."""
+"""Processor → the file of ``benchmarks/speed/encoding_peers.py``; "" = an Intel Xeon with AMX."""
 _SEARCH_NAMES = {
     "dense": "ours",
     "bm25": "BM25",
@@ -83,7 +78,7 @@ def study_table(name: str, budget: str, results: Path) -> str:
 
 
 def quality_table(budget: str, results: Path) -> str:
-    """Return the scores of the adapted model on whole sets (``benchmarks/quality.py``)."""
+    """Return the scores of the adapted model on whole sets (``benchmarks/quality/systems.py``)."""
     path = results / "adapt-smollm2-cpu.json"
     file = _read(path)
     systems = {"raw-mean": "raw, mean", "raw-prompted": "raw, prompted", "adapted": "adapted"}
@@ -100,11 +95,11 @@ def quality_table(budget: str, results: Path) -> str:
         rows.append(
             [f"{_TASK_NAMES.get(task, task)}, {size}", first["measure"].replace("spearman", "Spearman"), *cells]
         )
-    return study_tables.markdown(rows)
+    return markdown(rows)
 
 
 def raw_table(_: str, results: Path) -> str:
-    """Return what the unadapted LLM reaches with each way to make a vector (``benchmarks/quality.py --layers``)."""
+    """Return what the raw LLM reaches with each way to make a vector (``benchmarks/quality/systems.py --layers``)."""
     ways = {"raw-mean": "mean of the text", "raw-prompted": "SELF prompt", "raw-one-word": "one-word prompt"}
     files = {1: "raw-layers-1.json", 8: "raw-layers-8.json"}
     scores = {layers: _read(results / name)["tasks"] for layers, name in files.items()}
@@ -114,11 +109,11 @@ def raw_table(_: str, results: Path) -> str:
         for layers, found in scores.items():
             cells = [_with_interval(found.get(task, {}).get(way)) for task in tasks]
             rows.append([name, "the last" if layers == 1 else f"mean of the last {layers}", *cells])
-    return study_tables.markdown(rows)
+    return markdown(rows)
 
 
 def hybrid_table(model: str, results: Path) -> str:
-    """Return what each way to search reaches with one model (``benchmarks/hybrid.py``), and tests of the average.
+    """Return what each search reaches with one model (``benchmarks/quality/hybrid.py``), and tests of its average.
 
     Rows of the peer model follow ours where the file has them (``--peer``).
     """
@@ -144,31 +139,31 @@ def hybrid_table(model: str, results: Path) -> str:
             cells.append(_difference(values[reference], found, averaged) if tested else "–")
         rows.append([_SEARCH_NAMES[system], *cells])
     over = f"The average and its tests go over {', '.join(averaged)}, each set alike."
-    return f"{study_tables.markdown(rows)}\n\n{over} p: paired randomization test, two-sided, uncorrected."
+    return f"{markdown(rows)}\n\n{over} p: paired randomization test, two-sided, uncorrected."
 
 
 def whole_sets_table(_: str, results: Path) -> str:
-    """Return the ready model on whole test sets, beside BM25 and MiniLM (``benchmarks/whole_sets.py``)."""
+    """Return the ready model on whole test sets, beside BM25 and MiniLM (``benchmarks/quality/whole_sets.py``)."""
     return whole_sets_tables.scores(_read(results / "whole-sets-ready.json"))
 
 
 def whole_sets_tests_table(_: str, results: Path) -> str:
-    """Return how its averages differ from theirs (``benchmarks/whole_sets.py``)."""
+    """Return how its averages differ from theirs (``benchmarks/quality/whole_sets.py``)."""
     return whole_sets_tables.tests(_read(results / "whole-sets-ready.json"))
 
 
 def pile_table(_: str, results: Path) -> str:
-    """Return how many questions about a pile of files each search answers (``benchmarks/pile.py``)."""
+    """Return how many questions about a pile of files each search answers (``benchmarks/quality/pile.py``)."""
     return pile_tables.table(_read(results / "pile.json"))
 
 
 def distillation_table(_: str, results: Path) -> str:
-    """Return what the ready model's lower layers score, and what a teacher adds (``benchmarks/distillation.py``)."""
+    """Return what the ready model's lower layers score and a teacher adds (``benchmarks/quality/distillation.py``)."""
     return _compared_rows(_read(results / "distillation.json")["rows"], "model", "labels")
 
 
 def finetuning_variants_table(_: str, results: Path) -> str:
-    """Return what single changes of a fine-tuning are worth (``benchmarks/finetuning_variants.py``)."""
+    """Return what single changes of a fine-tuning are worth (``benchmarks/quality/finetuning_variants.py``)."""
     return _compared_rows(_read(results / "finetuning-variants.json")["variants"], "variant", "base")
 
 
@@ -187,11 +182,11 @@ def _compared_rows(rows: Mapping[str, Any], noun: str, reference: str) -> str:
         scores = [f"{found['scores'][task]['nDCG@10']:.3f}" for task in sets]
         test = "–" if name == reference else _difference(per_query[reference], per_query[name], list(sets))
         lines.append([name, *scores, f"**{found['average']:.3f}**", f"{spearman:.3f}", test])
-    return study_tables.markdown(lines)
+    return markdown(lines)
 
 
 def warm_start_table(_: str, results: Path) -> str:
-    """Return what training on a bare corpus adds to the ready model (``benchmarks/warm_start.py``)."""
+    """Return what training on a bare corpus adds to the ready model (``benchmarks/quality/warm_start.py``)."""
     cells = _read(results / "warm-start.json")["cells"]
     arms = list(dict.fromkeys(arm for found in cells.values() for arm in found if arm != "BM25"))
     rows = [["model", *(f"{name}: vectors, with BM25" for name in cells)]]
@@ -200,7 +195,7 @@ def warm_start_table(_: str, results: Path) -> str:
                 for found in cells.values())  # fmt: skip
         rows.append([arm, *(f"{one[0]:.3f}, {one[1]:.3f}" if one else study_tables.MISSING for one in both)])
     rows.append(["BM25 alone", *(f"{found['BM25']['nDCG@10']:.3f}" for found in cells.values())])
-    return study_tables.markdown(rows)
+    return markdown(rows)
 
 
 def _difference(
@@ -225,14 +220,14 @@ def _with_interval(found: Mapping[str, Any] | None) -> str:
 
 
 _AUTHORS = {"authors.json": "one of its kind", "authors-llama-2-tokenizer.json": "LLaMA-2's"}
-"""Files of ``benchmarks/authors.py`` → their tokenizer."""
+"""Files of ``benchmarks/fidelity/authors.py`` → their tokenizer."""
 
 
 def _authors(path: Path) -> list[dict[str, Any]]:
     try:
         found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["comparisons"]
     except (OSError, ValueError, KeyError) as error:
-        raise TableError(f"{path.name} cannot be read ({error}); run benchmarks/authors.py") from None
+        raise TableError(f"{path.name} cannot be read ({error}); run python -m benchmarks.fidelity.authors") from None
     return found
 
 
@@ -264,7 +259,7 @@ def authors_table(_: str, results: Path) -> str:
 
 
 def scale_table(_: str, results: Path) -> str:
-    """Return time and memory of every index at every number of passages (``benchmarks/scale.py``)."""
+    """Return time and memory of every index at every number of passages (``benchmarks/scale/indexes.py``)."""
     rows = [["passages", "index", "build, s", "build, MiB", "open, s", "first query, s", "a query, ms (95 %)",
              "100 queries, s", "search, MiB", "recall@10"]]  # fmt: skip
     for name, one in _read(results / "scale.json")["sizes"].items():
@@ -280,11 +275,11 @@ def scale_table(_: str, results: Path) -> str:
             elif why := build.get("stopped") or build.get("refused"):
                 cells[0] = "recall not reached" if "refused" in build else why.partition(",")[0]
             rows.append([f"{int(count):,} x {width}", kind, *cells])
-    return study_tables.markdown(rows)
+    return markdown(rows)
 
 
 def updates_table(_: str, results: Path) -> str:
-    """Return time and memory of writing a store and of an update of 1 % (``benchmarks/scale.py``)."""
+    """Return time and memory of writing a store and of an update of 1 % (``benchmarks/scale/indexes.py``)."""
     rows = [["passages", "disk, MiB", "write, s", "write, MiB", "update, s", "update, MiB"]]
     for name, one in _read(results / "scale.json")["sizes"].items():
         count, _, width = name.partition("x")
@@ -293,11 +288,11 @@ def updates_table(_: str, results: Path) -> str:
             last = [f"{update['processor']:,.2g}", f"{update['mib']:,.0f}"] if "seconds" in update else ["–", "–"]
             written = [f"{one['store']['processor']:,.2g}", f"{one['store']['mib']:,.0f}"]
             rows.append([f"{int(count):,} x {width}", f"{one['store']['disk_mib']:,.0f}", *written, *last])
-    return study_tables.markdown(rows)
+    return markdown(rows)
 
 
 def streaming_table(_: str, results: Path) -> str:
-    """Return memory and processor time of training data by their rows (``benchmarks/streaming.py``)."""
+    """Return memory and processor time of training data by their rows (``benchmarks/scale/streaming.py``)."""
     rows = [["stage", "rows", "streaming, MiB", "in memory, MiB", "streaming, s", "in memory, s", "on the disk, MiB"]]
     found = {(one["stage"], one["rows"], one["way"]): one for one in _read(results / "streaming.json")["results"]}
     for stage, count in sorted({key[:2] for key in found}):
@@ -305,16 +300,16 @@ def streaming_table(_: str, results: Path) -> str:
         ways = [one or {} for one in (streamed, held)]
         cells = [f"{one[key]:,.0f}" if key in one else "–" for key in ("mib", "processor") for one in ways]
         rows.append([stage, f"{count:,}", *cells, f"{streamed['disk_mib']:,.0f}" if streamed else "–"])
-    return study_tables.markdown(rows)
+    return markdown(rows)
 
 
 def compressed_table(_: str, results: Path) -> str:
-    """Return what vectors of fewer bytes keep of nDCG@10 on every set (``benchmarks/compressed.py``)."""
+    """Return what vectors of fewer bytes keep of nDCG@10 on every set (``benchmarks/quality/compressed.py``)."""
     return kept_table(_read(results / "compressed.json")["sets"])
 
 
 def peers_table(processor: str, results: Path) -> str:
-    """Return speed, vectors and latency of every program on the same weights (``benchmarks/encoding_peers.py``)."""
+    """Return speed, vectors and latency of every program on one model (``benchmarks/speed/encoding_peers.py``)."""
     return encoding_peers_table.table(_read(results / _PEERS[processor]))
 
 
@@ -324,17 +319,17 @@ def peers_bars_table(processor: str, results: Path) -> str:
 
 
 def budget_table(_: str, results: Path) -> str:
-    """Return what minutes of training buy (``benchmarks/budget.py``)."""
+    """Return what minutes of training buy (``benchmarks/quality/budget.py``)."""
     return training_budget.table(results)
 
 
 def hour_table(_: str, results: Path) -> str:
-    """Return the stages from 20,000 files to hybrid search (``benchmarks/hour.py``)."""
+    """Return the stages from 20,000 files to hybrid search (``benchmarks/speed/hour.py``)."""
     return hour.table(_read(results / "hour.json"))
 
 
 def capacity_table(_: str, results: Path) -> str:
-    """Return what 8.8 million and a billion passages take (``benchmarks/capacity.py``)."""
+    """Return what 8.8 million and a billion passages take (``benchmarks/scale/capacity.py``)."""
     one, ten = (capacity.Inputs.measured(results, parts=parts) for parts in (None, 10))
     return capacity.table([(8_800_000, 4096, one), (10**9, 4096, one), (10**9, 4096, ten)])
 

@@ -1,4 +1,4 @@
-"""Numbers of the authors' own code, written by ``benchmarks/authors.py --fixture``, and the model they belong to."""
+"""Numbers of the authors' own code (``benchmarks/fidelity/authors.py --fixture``), and the model they belong to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from authors_side import fill_weights
-
+from benchmarks.fidelity.authors_side import fill_weights
 from llama2vec.model.prompt import PromptIds
 
 NUMBERS = json.loads((Path(__file__).parent / "unit" / "authors_numbers.json").read_text(encoding="utf-8"))

@@ -1,11 +1,5 @@
-"""Start the study, as ``python benchmarks/study``."""
+"""Start the study, as ``python -m benchmarks.study``."""
 
-import sys
-from pathlib import Path
-
-# Python puts the started folder on the path; the package itself and its neighbors are in the parent folder.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from study.command import main  # noqa: E402
+from benchmarks.study.command import main
 
 main()

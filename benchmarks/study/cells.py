@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from benchmarks.study.protocol import ALL_PAIRS, Protocol
 from llama2vec.errors import ConfigError
-from study.protocol import ALL_PAIRS, Protocol
 
 ADAPTATIONS = ("none", "ebae", "ebar", "both")
 STAGES = ("none", "labels", "corpus")

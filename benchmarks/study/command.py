@@ -1,8 +1,8 @@
 r"""The ablation study: which part of adaptation helps, zero-shot and after the same fine-tuning.
 
-    python benchmarks/study --plan
-    python benchmarks/study --data ../shared/data --work runs/study --output benchmarks/results/study.json
-    python benchmarks/study --tables docs/study.md --plots benchmarks/results
+    python -m benchmarks.study --plan
+    python -m benchmarks.study --data ../shared/data --work runs/study --output benchmarks/results/study.json
+    python -m benchmarks.study --tables docs/study.md --plots benchmarks/results
 
 Runs the cells that the results file lacks, the most informative first. Stop it at any time: scores are already in the
 file, and a killed training resumes. Without --work nothing is trained. Add results of other machines with --merge.
@@ -21,15 +21,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mistakes import told_in_one_line
-
+from benchmarks.mistakes import told_in_one_line
+from benchmarks.study.cells import Cell, chosen, plan
+from benchmarks.study.estimates import Pace, minutes
+from benchmarks.study.models import Models
+from benchmarks.study.protocol import Protocol, load_protocol
+from benchmarks.study.results import Results, add, missing_sets, read_results, state
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError
 from llama2vec.files import FileKind, Lock, write_output
-from study.cells import Cell, chosen, plan
-from study.estimates import Pace, minutes
-from study.models import Models
-from study.protocol import Protocol, load_protocol
-from study.results import Results, add, missing_sets, read_results, state
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python benchmarks/study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--work", type=Path, help="folder for pairs and models; without it nothing is trained")
@@ -125,7 +124,7 @@ def run_cells(
     Raises:
         ConfigError: Another process uses the work folder.
     """
-    from study.run import budget_facts
+    from benchmarks.study.run import budget_facts
 
     models.work.mkdir(parents=True, exist_ok=True)
     lock = Lock(models.work / ".in-use")
@@ -142,7 +141,7 @@ def run_cells(
 def _run_in_order(
     todo: Sequence[Cell], models: Models, output: Path, limit: int | None, most_minutes: float | None
 ) -> None:
-    from study.run import run_cell
+    from benchmarks.study.run import run_cell
 
     started, done = time.monotonic(), 0
     for place, cell in enumerate(todo):
@@ -193,30 +192,30 @@ def plan_text(cells: Sequence[Cell], protocol: Protocol, results: Results, model
 
 
 def _draw(folder: Path, protocol: Protocol, output: Path) -> list[Path]:
-    from study.comparisons import Scores
-    from study.plots import draw_curves
+    from benchmarks.study.comparisons import Scores
+    from benchmarks.study.plots import draw_curves
 
     return draw_curves(Scores(read_results(output), protocol), folder)
 
 
 def _write_tables(path: Path, protocol: Protocol, output: Path, pictures: Sequence[Path]) -> None:
-    from study.comparisons import Scores
-    from study.tables import HEADER, page
+    from benchmarks.study.comparisons import Scores
+    from benchmarks.study.tables import HEADER, page
 
     if path.exists() and not path.read_text(encoding="utf-8").startswith(HEADER):
         raise OutputExistsError(f"{path} was not written by this command; choose another file for --tables")
-    command = f"python benchmarks/study --budget {protocol.name} --output {output} --tables {path}"
+    command = f"python -m benchmarks.study --budget {protocol.name} --output {output} --tables {path}"
     relative = [Path(os.path.relpath(one, path.parent)).as_posix() for one in pictures]
     kind = FileKind("a page of tables of this command", re.escape(HEADER.encode()))
     write_output(path, page(Scores(read_results(output), protocol), command, relative), kind, overwrite=True)
 
 
 def _write_report(path: Path, protocol: Protocol, output: Path) -> None:
-    from study.comparisons import Scores
-    from study.report import study_page
+    from benchmarks.study.comparisons import Scores
+    from benchmarks.study.report import study_page
 
     if path.suffix != ".html":
         raise ConfigError(f"--report {path} is replaced when it is there; give a path that ends in .html")
-    command = f"python benchmarks/study --budget {protocol.name} --output {output} --report {path}"
+    command = f"python -m benchmarks.study --budget {protocol.name} --output {output} --report {path}"
     kind = FileKind("a page of this command", rb'<!DOCTYPE html>.*<meta name="generator" content="llama2vec ')
     write_output(path, study_page(Scores(read_results(output), protocol), output, command), kind, overwrite=True)

@@ -8,12 +8,12 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
+from benchmarks.study.cells import REFERENCES, Arm, Cell, adapted, cell_of, raw_mean, tuned
+from benchmarks.study.protocol import Protocol
+from benchmarks.study.results import Results
+from benchmarks.study.sets import MEASURE
 from llama2vec.records import Report
 from llama2vec.score.comparison import PairedTest, compare_reports, corrected, pooled_comparison
-from study.cells import REFERENCES, Arm, Cell, adapted, cell_of, raw_mean, tuned
-from study.protocol import Protocol
-from study.results import Results
-from study.sets import MEASURE
 
 
 class Scores:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+from benchmarks.study.cells import Cell
+from benchmarks.study.protocol import ALL_PAIRS, Protocol
+from benchmarks.study.results import Results, missing_sets
 from llama2vec.manifest import machine
-from study.cells import Cell
-from study.protocol import ALL_PAIRS, Protocol
-from study.results import Results, missing_sets
 
 
 class Pace:

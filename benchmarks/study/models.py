@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from benchmarks.paths import REPOSITORY
+from benchmarks.study.cells import Cell
+from benchmarks.study.protocol import Protocol
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import EncoderSettings, Settings, load_config
 from llama2vec.errors import ConfigError, ContractError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.manifest import first_difference
-from study.cells import Cell
-from study.protocol import REPOSITORY, Protocol
 
 logger = logging.getLogger(__name__)
 
@@ -167,8 +168,8 @@ class Models:
         return _trained(folder, config, train)
 
     def _finetuned(self, cell: Cell) -> Any:
+        from benchmarks.study.pairs import training_pairs
         from llama2vec.finetune.stage import finetune_model
-        from study.pairs import training_pairs
 
         arm, folder = cell.arm, self.folder(cell)
         stage = self.protocol.finetuning

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from benchmarks.study.protocol import ALL_PAIRS, FinetuningStage
 from llama2vec.data.corpus.passages import corpus_fingerprint, read_passages
 from llama2vec.data.examples.labeled import examples_fingerprint, read_examples, write_examples
 from llama2vec.data.examples.unlabeled import pairs_from_corpus
@@ -21,7 +22,6 @@ from llama2vec.mine.candidates import Bm25Searcher, passages_of_examples
 from llama2vec.mine.mining import mine
 from llama2vec.mine.settings import MineSettings
 from llama2vec.records import TrainingExample
-from study.protocol import ALL_PAIRS, FinetuningStage
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.study.cells import REFERENCES, Arm
+from benchmarks.study.comparisons import Scores, arm_name, spread
+from benchmarks.study.protocol import ALL_PAIRS
+from benchmarks.study.tables import labels_points, steps_points
 from llama2vec.errors import MissingDependencyError
-from study.cells import REFERENCES, Arm
-from study.comparisons import Scores, arm_name, spread
-from study.protocol import ALL_PAIRS
-from study.tables import labels_points, steps_points
 
 CURVES: dict[str, tuple[str, Callable[[Scores], Mapping[str, Mapping[int, Arm]]]]] = {
     "steps": ("adaptation steps (EBAE + EBAR)", steps_points),

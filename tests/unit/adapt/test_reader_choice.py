@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import save_tiny
 
+from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.adapt import reader_choice
 from llama2vec.adapt.joint import attention_inputs
 from llama2vec.adapt.reader_choice import choose_reader, joint_fault, tolerance

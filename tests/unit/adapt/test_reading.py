@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import save_tiny
 
+from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.adapt.joint import joint_batch
 from llama2vec.adapt.reading import JointReader, Reader, SeparateReader, separate_rows
 from llama2vec.adapt.settings import ObjectiveSettings

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from architectures import save_tiny
 
+from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.stage import adapt_model
 from llama2vec.adapt.train import PretextObjective, _prepare

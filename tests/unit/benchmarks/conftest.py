@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study.cells import Arm, Cell
-from study.protocol import Protocol, load_protocol
-from study.results import Results, no_results
+
+from benchmarks.study.cells import Arm, Cell
+from benchmarks.study.protocol import Protocol, load_protocol
+from benchmarks.study.results import Results, no_results
 
 TOY = """
 name = "toy"

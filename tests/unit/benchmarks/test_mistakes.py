@@ -44,7 +44,7 @@ def models(llama_folder: Path, tmp_path: Path) -> list[Path]:
 
 
 def test_results_are_kept_for_the_same_settings_alone(tmp_path: Path) -> None:
-    from mistakes import results_so_far
+    from benchmarks.mistakes import results_so_far
 
     output = tmp_path / "new" / "out.json"
     found = results_so_far(output, {"model": "a"}, "rows")
@@ -65,7 +65,7 @@ def test_results_are_kept_for_the_same_settings_alone(tmp_path: Path) -> None:
 def test_layers_of_two_models_stay_apart(
     models: list[Path], toy_data: Path, toy_file: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    import fewer_layers
+    from benchmarks.quality import fewer_layers
 
     output = tmp_path / "layers.json"
     command = ["--data", toy_data, "--output", output, "--keep", 2, "--skip-speed", "--budget", toy_file, "--model"]
@@ -77,44 +77,44 @@ def test_layers_of_two_models_stay_apart(
 def test_scores_of_two_adapted_models_stay_apart(
     models: list[Path], toy_data: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    import quality
+    from benchmarks.quality import systems
 
     output = tmp_path / "quality.json"
     command = ["--data", toy_data, "--output", output, "--tasks", "one", "--max-tokens", 16, "--systems"]
-    quality.main([str(part) for part in [*command, "adapted", "--adapted", models[0]]])
-    quality.main([str(part) for part in [*command, "bm25"]])
+    systems.main([str(part) for part in [*command, "adapted", "--adapted", models[0]]])
+    systems.main([str(part) for part in [*command, "bm25"]])
     assert set(json.loads(output.read_text(encoding="utf-8"))["tasks"]["one"]) == {"adapted", "bm25"}
     other = [*command, "adapted", "--adapted", models[1]]
-    assert "has scores of other models (adapted)" in refused(quality.main, output, other)
-    assert "other settings" in refused(quality.main, output, [*command, "bm25", "--max-queries", 3])
+    assert "has scores of other models (adapted)" in refused(systems.main, output, other)
+    assert "other settings" in refused(systems.main, output, [*command, "bm25", "--max-queries", 3])
     moved = tmp_path / "data" / "one"
     moved.parent.mkdir()
     moved.symlink_to(toy_data / "two")
     elsewhere = [*command, "bm25", "--data", moved.parent]
-    assert "has scores of other data (one)" in refused(quality.main, output, elsewhere)
+    assert "has scores of other data (one)" in refused(systems.main, output, elsewhere)
 
 
 def test_variants_of_two_models_stay_apart(
     tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import variants
+    from benchmarks.quality import adaptation_variants
 
     for name in ("wiki/train.jsonl.gz", "stsb/en-dev.tsv", "cranfield/corpus.jsonl"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(gzip.compress(b""))
     found = {"settings": [], "sts": 0.5, "retrieval": 0.5, "centred": 0.5}
-    monkeypatch.setattr(variants, "run_variant", lambda *_: found)
+    monkeypatch.setattr(adaptation_variants, "run_variant", lambda *_: found)
     output = tmp_path / "variants.json"
     command = ["--data", tmp_path, "--output", output, "--only", "base", "--base"]
-    variants.main([str(part) for part in [*command, "one"]])
-    assert "was made with other settings (base)" in refused(variants.main, output, [*command, "two"])
+    adaptation_variants.main([str(part) for part in [*command, "one"]])
+    assert "was made with other settings (base)" in refused(adaptation_variants.main, output, [*command, "two"])
     (tmp_path / "cranfield" / "corpus.jsonl").write_text("other", encoding="utf-8")
-    assert "was made with other settings (data)" in refused(variants.main, output, [*command, "one"])
+    assert "was made with other settings (data)" in refused(adaptation_variants.main, output, [*command, "one"])
 
 
 def test_each_sample_of_a_set_has_a_corpus_of_its_own(toy_data: Path, toy: Any, tmp_path: Path) -> None:
-    import warm_start
-    from study.sets import sampled_set
+    from benchmarks.quality import warm_start
+    from benchmarks.study.sets import sampled_set
 
     small = sampled_set(toy_data / "one", toy.sets)
     large = replace(small, passages=[*small.passages, *sampled_set(toy_data / "two", toy.sets).passages[:1]])

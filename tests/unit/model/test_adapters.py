@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import save_tiny
 
+from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.adapt.reading import JointReader, SeparateReader
 from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from architectures import save_strengthened
 
+from benchmarks.fidelity.architectures import save_strengthened
 from llama2vec.config import ModelSettings
 from llama2vec.errors import NotCausalError
 from llama2vec.model.backbone import load_backbone

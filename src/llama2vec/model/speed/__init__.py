@@ -18,7 +18,7 @@ def fast_paths(model: Any, *, compiled: bool = False) -> Iterator[None]:
     """Train a model on its faster paths; on exit it computes exactly as transformers and peft wrote it.
 
     Gradients agree with the stock paths up to rounding; a path is taken only by modules that support it. Measured by
-    ``benchmarks/fast_paths.py``: a step takes 1.19 times as long without them in float32, 1.53 times in bfloat16.
+    ``benchmarks/speed/fast_paths.py``: a step takes 1.19 times as long without them in float32, 1.53 times in bfloat16.
 
     Args:
         model: A (peft) model of transformers on its device; changed in place.

@@ -2,7 +2,7 @@
 
 On a CPU that multiplies bfloat16 natively, less than half of the stock layers' time goes into matrix products. The
 compiler (torch.compile) fuses the rest: norms, rotations, activations, sums. All layers share their code, so one
-compilation of a few seconds serves them all, for every batch size and length. ``benchmarks/speed.py`` measures
+compilation of a few seconds serves them all, for every batch size and length. ``benchmarks/speed/ratios.py`` measures
 it beside sentence-transformers.
 """
 

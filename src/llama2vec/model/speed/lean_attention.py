@@ -8,8 +8,8 @@ Of texts as short as those of a training step, PyTorch's CPU kernel computes gra
 than in bfloat16 (20 texts of 100 tokens, nine heads: 9 against 39 ms; 60 of 33: 5 against 30; texts of 512: 29 against
 28). Here the backward pass reads the rounded tensors in float32. Gradients are the more exact for it.
 
-Measured by ``benchmarks/fast_paths.py`` on one core, texts of 128 tokens: without it a step takes 1.04 to 1.08 times as
-long.
+Measured by ``benchmarks/speed/fast_paths.py`` on one core, texts of 128 tokens: without it a step takes 1.04 to 1.08
+times as long.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ into the output of the frozen product in the backbone's number format; float32 a
 are one cheap multiplication away from the others; for a root-mean-square norm, a normalized copy of the input. Here
 the backward pass recomputes them.
 
-Results agree up to rounding. Measured on one core, texts of 128 tokens (``benchmarks/fast_paths.py``, memory by
-``benchmarks/speed.py``): without fused LoRA a step takes 1.13 times as long in float32 and 1.46 times in bfloat16, with
-1.3 times the memory; without lean blocks and norms 1.04 and 1.09 times, with 1.12 times the memory.
+Results agree up to rounding. Measured on one core, texts of 128 tokens (``benchmarks/speed/fast_paths.py``, memory by
+``benchmarks/speed/ratios.py``): without fused LoRA a step takes 1.13 times as long in float32 and 1.46 times in
+bfloat16, with 1.3 times the memory; without lean blocks and norms 1.04 and 1.09 times, with 1.12 times the memory.
 """
 
 from __future__ import annotations

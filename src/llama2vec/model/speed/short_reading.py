@@ -1,7 +1,7 @@
 """Read a question or a few, again and again, with packed weights; long work is read as ever.
 
 The first short call of a process is read as ever too, because packing takes as long as some twenty questions save.
-``benchmarks/short_texts.py`` measures the gain.
+``benchmarks/speed/short_texts.py`` measures the gain.
 """
 
 from __future__ import annotations

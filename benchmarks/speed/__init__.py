@@ -1,0 +1,1 @@
+"""How fast training, encoding, search and the service are, against peers."""
