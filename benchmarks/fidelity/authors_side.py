@@ -9,6 +9,7 @@ own; and each step is written down.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -182,7 +183,9 @@ def versions() -> dict[str, str]:
 
 
 def main() -> None:
-    path = Path(sys.argv[1])
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("job", type=Path, help="JSON file of one job; its result is written beside it")
+    path = options.parse_args().job
     job = json.loads(path.read_text(encoding="utf-8"))
     found = make_model(job) if job["stage"] == "model" else run_training(job)
     result = {**found, "versions": versions()}

@@ -6,8 +6,8 @@ written.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,4 +159,6 @@ def _facts(encoder: Encoder) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    prepare(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("job", type=Path, help="JSON file that names the folder, the model and the texts")
+    prepare(json.loads(options.parse_args().job.read_text(encoding="utf-8")))

@@ -6,6 +6,7 @@ from the start of the process to the first vector is measured too.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -293,15 +294,18 @@ class Side:
 
 def main() -> None:
     """Open the side and answer ``{"do": "throughput", "length": "128", …}`` and its like."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("side", choices=SIDES)
+    options.add_argument("work", type=Path, help="folder that encoding_files.py filled")
+    given = options.parse_args()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # What a program prints must not stand between the answers.
-    name, work = sys.argv[1], Path(sys.argv[2])
     side: Side | None = None
     for line in sys.stdin:
         request = json.loads(line)
         action = request.pop("do")
         try:
-            side = side or Side(name, work)
+            side = side or Side(given.side, given.work)
             answer = getattr(side, action)(**request)
         # Any program's error is a line in the results.
         except Exception as error:

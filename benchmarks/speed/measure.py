@@ -5,6 +5,7 @@ A fresh process per measurement gives each side its own peak of memory, and lets
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import resource
@@ -164,7 +165,9 @@ def _peak_gib() -> float:
 def main() -> None:
     # A length limit cut to the model's context and similar notices belong on the screen of the person who measures.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    path = Path(sys.argv[1])
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("job", type=Path, help="JSON file of one measurement; its result is written beside it")
+    path = options.parse_args().job
     job = json.loads(path.read_text(encoding="utf-8"))
     result = {"prepare": prepare, "train": train, "encode": encode, "contrast": contrast}[job["kind"]](job)
     path.with_suffix(".result").write_text(json.dumps(result), encoding="utf-8")

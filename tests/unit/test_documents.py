@@ -75,6 +75,8 @@ def test_links_and_named_source_files_exist(page: Path) -> None:
     links = {link for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text) if not (page.parent / link).exists()}
     # `adapt/joint.py: bag_of_tokens_loss`, `recipes/demo.toml`, `tests/unit/adapt/test_joint.py`
     named = re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|toml))\b", text)
+    if page.name == "CHANGELOG.md":  # Its rows name a benchmark where it lay in their day
+        named = [name for name in named if not name.startswith("benchmarks/")]
     homes = [ROOT, ROOT / "src" / "llama2vec", ROOT / "docs"]
     files = {name for name in named if not any((home / name).is_file() for home in homes)}
     assert (links, files) == (set(), set())

@@ -89,7 +89,7 @@ def test_every_benchmark_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     modules = set(re.findall(r"\bbenchmarks(?:\.[a-z]\w*)+(?=[\s\"`])", text))
     lost = {name for name in modules if not _starts(name)}
-    paths = set(re.findall(r"(?<![\w/])benchmarks/[\w/]+\.(?:py|sh)\b", text))
+    paths = set(re.findall(r"(?<![\w/])benchmarks/[a-z0-9_/]+\.(?:py|sh)\b", text))
     lost |= {path for path in paths if not (ROOT / path).is_file()}
     lost |= set(re.findall(r"python3? (?:benchmarks|docs)/\S+", text))
     assert lost == set()

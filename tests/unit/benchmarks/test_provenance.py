@@ -47,6 +47,15 @@ def test_the_command_of_a_process_can_be_pasted_on_another_machine(
     assert done.stdout.strip() == written
 
 
+def test_the_command_holds_no_path_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from benchmarks.provenance import command
+
+    output, data = ROOT / "benchmarks" / "results" / "one.json", ROOT.parent / "shared" / "data"
+    given = ["--output", str(output), f"--data={data}", "--work", str(tmp_path / "work"), "--set", "a=/b", "x/y"]
+    monkeypatch.setattr(sys, "argv", ["name", *given])
+    assert command().endswith(" --output benchmarks/results/one.json --data=../shared/data --work work --set a=/b x/y")
+
+
 def test_cells_that_several_commands_have_scored_are_of_one_maker(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.study.results import maker
 
