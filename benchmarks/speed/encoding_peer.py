@@ -295,7 +295,7 @@ class Side:
 def main() -> None:
     """Open the side and answer ``{"do": "throughput", "length": "128", …}`` and its like."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("side", choices=SIDES)
+    options.add_argument("side", help=", ".join(SIDES))  # An unknown one is answered like a side that cannot be opened
     options.add_argument("work", type=Path, help="folder that encoding_files.py filled")
     given = options.parse_args()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

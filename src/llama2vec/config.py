@@ -101,12 +101,12 @@ class PromptSettings(StableHashSettings):
         slot: What the slot is without new slot tokens: ``eos`` = an EOS after the prompt, ``last`` = the prompt's own
             last token, or the text's where the prompt is empty.
         repeat: Text between two copies of T; ``pooling=mean`` then reads the second one, whose tokens have seen T whole
-            (echo embeddings, arXiv 2402.15449). For models as they are: neither trained nor saved.
+            (echo embeddings, arXiv 2402.15449). Only for models without training; such a model cannot be saved.
     """
 
     added_later = frozenset({"next_prefix", "slot", "repeat"})
 
-    recipe: str = "paper"  # Where the wording comes from; a name for people
+    recipe: str = "paper"  # Named wording (paper, paper-v2, released, …); the other keys change it
     prefix: str = ""  # Text before T
     self_prompt: str = "\nThe original sentence: "  # Text after T that asks for T itself (EBAE)
     next_prompt: str = "\nThe next sentence: "  # Text after T that asks for the text that follows T (EBAR)
@@ -180,8 +180,8 @@ class ModelSettings(StableHashSettings):
         compile: Compile the layers (torch.compile). ``auto`` = for long encodings on a CPU that multiplies bfloat16
             natively and has a C++ compiler; true = for all encoding, and in training: faster steps on a GPU after a
             minute of compiling.
-        layers: Number of layers to keep, from the bottom; 0 = all. The shorter model learns to predict tokens again,
-            and each layer less saves its share of every later step and encoding.
+        layers: Number of layers to keep, from the bottom; 0 = all. Training teaches the shorter model to predict
+            tokens again; every later step and encoding is faster by the share of the layers removed.
         quantization: ``nf4`` = train adapters over weights in 4 bits (QLoRA, arXiv 2305.14314). The saved encoder has
             the model's own weights, with the adapters merged.
     """
@@ -218,8 +218,8 @@ class EncoderSettings(StableHashSettings):
             prompt (a baseline for models that were not adapted).
         layers: Number of last layers whose states, each at unit length, are averaged. 1 = only the last layer, as
             published. That layer is trained to predict tokens; the ones below it represent the text better.
-        count_prompt: The two limits include prefix and prompt, as in the authors' code. The encoder that is made keeps
-            what they leave of a text, under its pairing of prompts.
+        count_prompt: The two limits include prefix and prompt, as in the authors' code. The saved encoder's limits
+            are what remains for the text itself, beside its own prompts.
         servable: Makes a model whose vectors other programs compute without our code (vLLM, text-embeddings-inference,
             sentence-transformers): the saved tokenizer adds the prompt, and pooling and norm are declared. Needs the
             last layer alone, one slot, and the same prompt and limit for queries and passages; what of these is not set

@@ -60,7 +60,7 @@ class AdaptEncoderSettings(EncoderSettings):
 
     added_later = EncoderSettings.added_later | {"drop_layers", "standardize"}
 
-    layers: Annotated[int, Field(ge=1)] = 8  # 8 by default; a model with fewer layers uses them all
+    layers: Annotated[int, Field(ge=1)] = 8  # Average this many of the last layers; a model with fewer averages all
     drop_layers: Annotated[int, Field(ge=0)] = 0
     standardize: bool = False
 

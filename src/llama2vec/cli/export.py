@@ -64,7 +64,7 @@ def export_command(
         bool,
         typer.Option(
             "--overwrite",
-            help="Replace an exported encoder, or passages most of which are not in the store.",
+            help="Replace an exported encoder, or a collection of which the store lacks more than half.",
         ),
     ] = False,
 ) -> None:

@@ -41,7 +41,7 @@ def index_command(
         bool, typer.Option("--overwrite", help="Rebuild the parts that these options name; keep the others.")
     ] = False,
 ) -> None:
-    """Build an index over a vector store, or add BM25 to one. A store without vectors gets BM25 alone."""
+    """Build an index over a vector store, or add BM25 to an index. A store without vectors gets BM25 alone."""
     from llama2vec.retrieve.index.folder import build_index, search_facts
     from llama2vec.retrieve.settings import SearchRequest
     from llama2vec.retrieve.store.reader import VectorStore

@@ -42,7 +42,7 @@ def sync_command(
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Reuse an index of another folder for this one.")
+        bool, typer.Option("--overwrite", help="Let this folder take over an index of another folder.")
     ] = False,
 ) -> None:
     """Keep an index in step with a folder: only what changed is read and encoded."""

@@ -111,7 +111,7 @@ class TextSettings(StableHashSettings):
             English list (authors' code), ``none`` = every token is predicted, punctuation too; or a file, one word a
             line.
         streaming: Write the pairs to the output folder once and read them from there, so that memory does not grow with
-            the corpus. They are shuffled by a buffer, thus in another order than in memory.
+            the corpus. A buffer shuffles them, so their order differs from that in memory.
     """
 
     added_later = frozenset({"streaming"})

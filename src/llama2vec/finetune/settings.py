@@ -180,8 +180,8 @@ class FinetuneOptimizerSettings(OptimizerSettings):
 class FinetuneEncoderSettings(EncoderSettings):
     """:class:`EncoderSettings` with the paper's pairing of prompts."""
 
-    query_prompt: PromptName = "next"  # NEXT by default: which passage would follow this query?
-    passage_prompt: PromptName = "self"  # SELF by default
+    query_prompt: PromptName = "next"  # Prompt that follows a query; NEXT as in the paper
+    passage_prompt: PromptName = "self"  # Prompt that follows a passage
 
 
 def _is_rows(source: str) -> bool:

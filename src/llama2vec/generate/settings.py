@@ -51,7 +51,7 @@ class GenerateSettings(Settings):
     passage_max_tokens: Annotated[int, Field(ge=8)] = 160  # The rest of a passage is not read
     question_max_tokens: Annotated[int, Field(ge=4)] = 32  # A question that needs more is dropped
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.5
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9  # Draw from the most likely tokens with this probability together
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9  # Draw from the likeliest tokens that add up to this probability
     batch_size: Annotated[int, Field(ge=1)] = 16  # Number of passages that the LLM reads at once
     min_words: Annotated[int, Field(ge=1)] = 3  # Words of the shortest question; two Chinese or Japanese signs are one
     max_words: Annotated[int, Field(ge=1)] = 24  # Words of the longest question, counted likewise

@@ -36,7 +36,7 @@ class MineSettings(StableHashSettings):
     language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer
     negatives: Annotated[int, Field(ge=1)] = 7  # Negatives per query, including those that are kept
     first_rank: Annotated[int, Field(ge=1)] = 1
-    last_rank: Annotated[int, Field(ge=1)] = 200  # Last rank of the window (200 in the paper)
+    last_rank: Annotated[int, Field(ge=1)] = 200  # Last rank of the window (200 as the authors report)
     choose: Literal["sample", "top"] = "sample"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # Sampling seed; results do not depend on input order
     max_share_of_positive: Annotated[float, Field(ge=0, le=1)] = 0.95

@@ -31,8 +31,8 @@ class ScoringSettings(Settings):
     metrics: list[str] = Field(default_factory=list)  # Metrics of retrieval tasks; empty = the task's own
     depth: Annotated[int, Field(ge=1)] | None = None  # Passages scored per query; None = the task's, usually 1000
     windows: WindowKind | None = None
-    window_tokens: Annotated[int, Field(ge=2)] | None = None  # In tokens, words for BM25; None = as much as it reads
-    stride: Annotated[int, Field(ge=1)] | None = None  # Tokens from one window's start to the next; None = half a one
+    window_tokens: Annotated[int, Field(ge=2)] | None = None  # Tokens (BM25: words) of a window; None = what it reads
+    stride: Annotated[int, Field(ge=1)] | None = None  # Tokens from a window's start to the next; None = half of it
     exclude_same_id: bool | None = None  # Skip the passage that has its query's id; None = as the task says
     sentence_sides: SentenceSides = "query"
     language: Language = "en"  # Language of BM25's words; in a run, that of its index

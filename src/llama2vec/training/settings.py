@@ -23,7 +23,7 @@ class OptimizerSettings(StableHashSettings):
         seed: Seed of new weights, order and dropout; in fine-tuning also of the drawn passages and, unless
             ``validation.seed`` is set, of the validation queries; in adaptation also of where texts are cut, held-out
             ones too.
-        average_last: Save the mean of the weights at the last so many checkpoints instead of the last weights (LAWA,
+        average_last: Save the mean of the weights at this many last checkpoints instead of the last weights (LAWA,
             arXiv 2209.14981). They are ``save_every`` steps apart, except that the last one follows sooner where
             ``save_every`` does not divide the steps. It helps where the learning rate has not fallen to 0.
         sharding: ``fsdp`` = each process of torchrun holds a share of weights, gradients and optimizer state (FSDP2).

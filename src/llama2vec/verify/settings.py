@@ -16,8 +16,8 @@ class ServerSettings(Settings):
     url: str | None = Field(default=None, description="Address of a server with /v1/embeddings.")
     input_type_field: str = Field(
         default="input_type",
-        description="Request field that marks query or passage; none = no field: prompts are sent as text, unless the "
-        "encoder is servable; prompt = no field, and prompts always as text (llama.cpp).",
+        description="Request field that says query or passage. none = send no field; prompts go as text unless the "
+        "encoder is servable. prompt = send no field, and prompts always as text (llama.cpp).",
     )
     served_name: str | None = Field(
         default=None, description="Name of the model on the server; default: its folder's name."
