@@ -144,15 +144,17 @@ def window_facts(system: System, task: Task, given: ScoringSettings) -> dict[str
         words = windows_of(BM25, task, given, None)
         found["search"] = {
             **system.search_facts(given.language),
-            "bm25_windows": dataclasses.asdict(words) if words else None,
+            # Named even so: a missing fact is that of an earlier version, whose BM25 read the model's first windows.
+            "bm25_reads": dataclasses.asdict(words) if words else "whole documents",
         }
     return found
 
 
 def windows_in(settings: Mapping[str, Any]) -> tuple[WindowSettings | None, WindowSettings | None]:
     """Return the windows of :func:`window_facts`: those of the system, and those of BM25 beside its first windows."""
-    system, words = settings["windows"], settings.get("search", {}).get("bm25_windows")
-    return WindowSettings(**system) if system else None, WindowSettings(**words) if words else None
+    found = settings["windows"], settings.get("search", {}).get("bm25_reads")
+    system, words = (WindowSettings(**one) if isinstance(one, Mapping) else None for one in found)
+    return system, words
 
 
 def _beside_first_windows(system: System, windows: WindowSettings | None) -> bool:

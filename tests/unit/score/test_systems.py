@@ -207,14 +207,14 @@ def test_hybrid_adds_what_bm25_finds_in_whole_documents_to_the_models_first_wind
         [score] = evaluate(one, name, options(tmp_path, one.name))
         runs[one.name] = read_run(tmp_path / one.name / "msmarco-document-dev.trec")
     assert score.report.metrics["MRR@100"] == 1.0
-    assert score.report.settings["search"]["bm25_windows"] is None
+    assert score.report.settings["search"]["bm25_reads"] == "whole documents"
     expected = min_max_fusion([runs["words"], runs["bm25"]], depth=100, lexical=[False, True])
     assert runs["both"].tag == "both"
     assert runs["both"].results["q"] == pytest.approx(expected.results["q"], abs=1e-6)
     # With a size, BM25 alone reads the first words too, and so it does in the two together.
     given = {"windows": "firstp", "window_tokens": 6}
     [score] = evaluate(system(WordEncoder(), "both", "hybrid"), name, options(tmp_path, "sized", **given))
-    assert score.report.settings["search"]["bm25_windows"] == {"kind": "firstp", "tokens": 6, "stride": 6}
+    assert score.report.settings["search"]["bm25_reads"] == {"kind": "firstp", "tokens": 6, "stride": 6}
     assert score.report.metrics["MRR@100"] < 1.0
 
 
