@@ -160,7 +160,7 @@ def windows_in(settings: Mapping[str, Any]) -> tuple[WindowSettings | None, Wind
 def _beside_first_windows(system: System, windows: WindowSettings | None) -> bool:
     """Tell whether BM25 joins a model that reads the first windows; it then searches as it does alone.
 
-    A window that the model reads is no limit of BM25, which finds words at the end of a document as well.
+    The model's limit does not concern BM25, which finds words at the end of a document as well.
     """
     return system.mode == "hybrid" and windows is not None and windows.kind == "firstp"
 

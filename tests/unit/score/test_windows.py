@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,3 +60,22 @@ def test_a_size_without_windows_is_refused() -> None:
     for given in ({"stride": 4}, {"window_tokens": 4}):
         with pytest.raises(ConfigError, match=r"^window_tokens and stride need windows; set windows=maxp or"):
             check_windows_used(ScoringSettings(**given), [None])
+
+
+def test_the_variants_of_the_page_on_reproducing_fit_the_model_that_it_makes() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    limit, around = (
+        re.search(rf"{before} ?(\d+)", page) for before in ("--set encoder.passage_max_tokens=", "prompt take")
+    )
+    assert limit
+    assert around
+    reads = int(limit[1]) - int(around[1])
+    variants = re.findall(r"^\| (?:FirstP|MaxP)[^|]*\| ([^|]*) \|$", page, re.MULTILINE)
+    found = [
+        windows_of("model", LONG, ScoringSettings(**dict(re.findall(r"--set (\w+)=(\w+)", row))), reads)  # type: ignore[arg-type]
+        for row in variants
+    ]
+    assert [(one.kind, one.tokens, one.stride) for one in found if one] == [
+        ("firstp", reads, reads), ("maxp", reads, reads // 2), ("maxp", reads, reads),
+    ]  # fmt: skip
+    assert f"The model\nreads {reads} tokens" in page
