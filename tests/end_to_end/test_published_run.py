@@ -1,4 +1,4 @@
-"""A miniature of the paper: every stage of the published recipe, on two processes, to the last table."""
+"""A miniature of the paper: every stage of the published recipes, for passages and documents, to the last table."""
 
 from __future__ import annotations
 
@@ -14,23 +14,40 @@ from conftest import WORDS, made_up_sentence
 
 pytestmark = pytest.mark.slow
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "run-published-msmarco.toml"
+RECIPES = Path(__file__).parents[2] / "recipes"
 STAGES = ["pairs", "adapt", "mine", "finetune", "encode", "index", "evaluate"]
 
 
 @pytest.fixture
-def msmarco(tmp_path: Path) -> Path:
-    """A folder shaped like MS MARCO passage: titles, "-" where there is none, and judgments of four splits."""
+def data(tmp_path: Path) -> Path:
+    """Wikipedia, and what is like MS MARCO: titles, "-" where there is none, and judgments of four splits."""
     draw = random.Random(5)
-    folder = tmp_path / "data" / "msmarco"
-    (folder / "qrels").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
     passages = [made_up_sentence(draw) for _ in range(40)]
+    titles = ["-" if number % 4 == 0 else draw.choice(WORDS) for number in range(40)]
+    write_beir(tmp_path / "data" / "msmarco", passages, titles, passages)
+    # Documents, of which a model reads the beginning alone.
+    longer = [" ".join([*(made_up_sentence(draw) for _ in range(4)), passage]) for passage in passages]
+    write_beir(tmp_path / "data" / "msmarco-document", longer, titles, passages)
+    wikipedia = [
+        {"_id": f"article{article}-{part}", "text": " ".join(made_up_sentence(draw) for _ in range(6))}
+        for article in range(4)
+        for part in range(3)
+    ]
+    (tmp_path / "data" / "wikipedia.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in wikipedia), encoding="utf-8"
+    )
+    return tmp_path / "data"
+
+
+def write_beir(folder: Path, texts: list[str], titles: list[str], asked_of: list[str]) -> None:
+    (folder / "qrels").mkdir(parents=True)
     rows = [
-        {"_id": str(number), "title": "-" if number % 4 == 0 else draw.choice(WORDS), "text": text}
-        for number, text in enumerate(passages)
+        {"_id": str(number), "title": title, "text": text}
+        for number, (title, text) in enumerate(zip(titles, texts, strict=True))
     ]
     (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    queries = [{"_id": f"q{number}", "text": " ".join(passages[number].split()[1:5])} for number in range(20)]
+    queries = [{"_id": f"q{number}", "text": " ".join(asked_of[number].split()[1:5])} for number in range(20)]
     (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries), encoding="utf-8")
     for split, asked in (
         ("train", range(12)),
@@ -40,37 +57,34 @@ def msmarco(tmp_path: Path) -> Path:
     ):
         lines = ["query-id\tcorpus-id\tscore", *(f"q{number}\t{number}\t1" for number in asked)]
         (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    wikipedia = [
-        {"_id": f"article{article}-{part}", "text": " ".join(made_up_sentence(draw) for _ in range(6))}
-        for article in range(4)
-        for part in range(3)
-    ]
-    (folder.parent / "wikipedia.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in wikipedia), encoding="utf-8"
-    )
-    return folder
+
+
+def run_recipe(name: str, model: Path, *more: str, processes: int) -> Path:
+    """Run a recipe beside its data, with smaller sizes alone and other places; return its output."""
+    small = [
+        f'model.name="{model}"', "model.device=cpu", "model.dtype=float32", "model.gradient_checkpointing=false",
+        "adapt.text.corpus=data/wikipedia.jsonl", "adapt.text.max_words=70", "adapt.optimizer.steps=2",
+        "adapt.optimizer.batch_size=2", "adapt.optimizer.accumulation=1", "mine.negatives=6", "mine.last_rank=20",
+        "finetune.contrastive.negatives=3", "finetune.optimizer.batch_size=3", "finetune.model.lora.rank=4", *more,
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [*command, "-m"] if processes > 1 else [sys.executable, "-m"]
+    command += ["llama2vec.cli", "run", str(RECIPES / f"{name}.toml"), "--output", "out"]
+    finished = subprocess.run(
+        [*command, *(part for setting in small for part in ("--set", setting))],
+        capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    record = json.loads(Path("out", "run.json").read_text(encoding="utf-8"))
+    assert [stage for stage in STAGES if stage in json.dumps(record)] == STAGES
+    return Path("out")
 
 
 def test_two_processes_run_the_published_recipe_to_its_last_table(
-    msmarco: Path, llama_folder: Path, tmp_path: Path
+    data: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Only sizes are changed, and where things lie.
-    small = [
-        f'model.name="{llama_folder}"', "model.device=cpu", "model.dtype=float32", "model.gradient_checkpointing=false",
-        "adapt.text.corpus=data/wikipedia.jsonl", "adapt.text.max_words=70", "adapt.optimizer.steps=2",
-        "adapt.optimizer.batch_size=2", "adapt.optimizer.accumulation=1", "mine.negatives=6", "mine.last_rank=20",
-        "finetune.contrastive.negatives=3", "finetune.optimizer.batch_size=3", "finetune.model.lora.rank=4",
-    ]  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command += ["llama2vec.cli", "run", str(RECIPE), "--output", "out"]
-    finished = subprocess.run(
-        [*command, *(part for setting in small for part in ("--set", setting))],
-        cwd=tmp_path, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    out = tmp_path / "out"
-    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    assert [stage for stage in STAGES if stage in json.dumps(record)] == STAGES
+    monkeypatch.chdir(data.parent)
+    out = run_recipe("run-published-msmarco", llama_folder, processes=2)
     # Titles come first in positives and negatives, "-" included.
     [mined] = (out / "negatives").glob("*.jsonl")
     examples = [json.loads(line) for line in mined.read_text(encoding="utf-8").splitlines()]
@@ -93,4 +107,24 @@ def test_two_processes_run_the_published_recipe_to_its_last_table(
     for task in ("msmarco/passage/dev", "trec-dl/2019", "trec-dl/2020"):
         assert task in table
     for name in ("MRR@10", "R@1000", "nDCG@10", "R(rel=2)@1000", "AP(rel=2)", "adapted", "finetuned"):
+        assert name in table
+
+
+def test_the_recipe_for_documents_runs_to_its_last_table(
+    data: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)
+    out = run_recipe("run-published-msmarco-document", llama_folder, "encoder.passage_max_tokens=40", processes=1)
+    contract = json.loads((out / "finetuned" / "llama2vec.json").read_text(encoding="utf-8"))
+    results = {
+        system: json.loads((out / "report" / system / "msmarco-document-dev.json").read_text(encoding="utf-8"))
+        for system in ("bm25", "adapted", "finetuned")
+    }
+    reads = contract["encoder"]["passage_max_tokens"]
+    assert reads < 40
+    assert results["finetuned"]["settings"]["windows"] == {"kind": "firstp", "tokens": reads, "stride": reads}
+    # BM25 searches the whole documents.
+    assert results["bm25"]["settings"]["windows"] is None
+    table = (out / "report" / "report.md").read_text(encoding="utf-8")
+    for name in ("msmarco-document/dev", "MRR@100", "R@100", "adapted", "finetuned"):
         assert name in table

@@ -17,35 +17,49 @@ from typer.core import TyperGroup
 from llama2vec.errors import ConfigError, Llama2VecError, too_large
 from llama2vec.terminal import PlainFormatter, is_first_process, plain_terminal, printable
 
-COMMANDS = {
-    "ask": "Answer a question from a folder of documents.",
-    "run": "Run every stage of a recipe.",
-    "adapt": "Turn a causal LLM into an encoder.",
-    "finetune": "Train an encoder on queries and passages.",
-    "check": "Report every problem in training data.",
-    "generate": "Generate questions for passages with an LLM.",
-    "mine": "Find hard negatives.",
-    "read": "Read documents into a corpus of passages.",
-    "encode": "Encode a corpus into a vector store.",
-    "index": "Build an index over a vector store.",
-    "sync": "Keep an index in step with a folder.",
-    "remove": "Remove documents from an index that `sync` made.",
-    "search": "Search an index.",
-    "explain": "Show which words make two texts match.",
-    "serve": "Serve embeddings and search over HTTP.",
-    "evaluate": "Score models on retrieval and STS tasks.",
-    "rerank": "Rerank a run with a cross-encoder.",
-    "compare": "Test whether one run beats another.",
-    "report": "Write scores and curves to one HTML page.",
-    "verify": "Check a model's vectors in another program.",
-    "compact": "Save an encoder as a small difference from its LLM.",
-    "distill": "Fit a table that encodes queries without the model.",
-    "export": "Export an encoder or a store to other programs.",
-    "card": "Write a model card with scores.",
-    "init": "Write a recipe from an earlier run.",
-    "recipes": "List or show the recipes that ship with llama2vec.",
+COMMAND_GROUPS = {
+    "Search": {
+        "ask": "Answer a question from a folder of documents.",
+        "sync": "Keep an index in step with a folder.",
+        "remove": "Remove documents from an index that `sync` made.",
+        "search": "Search an index.",
+        "serve": "Serve embeddings and search over HTTP.",
+        "explain": "Show which words make two texts match.",
+    },
+    "Train": {
+        "run": "Run every stage of a recipe.",
+        "adapt": "Turn a causal LLM into an encoder.",
+        "finetune": "Train an encoder on queries and passages.",
+        "check": "Report every problem in training data.",
+        "generate": "Generate questions for passages with an LLM.",
+        "mine": "Find hard negatives.",
+    },
+    "Steps of an index": {
+        "read": "Read documents into a corpus of passages.",
+        "encode": "Encode a corpus into a vector store.",
+        "index": "Build an index over a vector store.",
+        "distill": "Fit a table that encodes queries without the model.",
+    },
+    "Evaluate": {
+        "evaluate": "Score models on retrieval and STS tasks.",
+        "rerank": "Rerank a run with a cross-encoder.",
+        "compare": "Test whether one run beats another.",
+        "report": "Write scores and curves to one HTML page.",
+    },
+    "Models": {
+        "verify": "Check a model's vectors in another program.",
+        "compact": "Save an encoder as a small difference from its LLM.",
+        "export": "Export an encoder or a store to other programs.",
+        "card": "Write a model card with scores.",
+    },
+    "Recipes": {
+        "init": "Write a recipe from an earlier run.",
+        "recipes": "List or show the recipes that ship with llama2vec.",
+    },
 }
-"""Name → what it does, in the order of a project."""
+"""Heading in the help → name → what it does."""
+
+COMMANDS = {name: what for group in COMMAND_GROUPS.values() for name, what in group.items()}
 
 _RESUMABLE = frozenset({"ask", "run", "adapt", "finetune", "generate", "encode", "sync", "rerank"})
 """Commands that always keep what they have done; `evaluate` and `mine` do with some options."""
@@ -81,8 +95,10 @@ class _Commands(TyperGroup):
         return self.commands.get(name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS))  # One column for the texts of all groups
+        for heading, group in COMMAND_GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), what) for name, what in group.items()])
 
 
 app = typer.Typer(

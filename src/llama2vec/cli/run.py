@@ -193,8 +193,8 @@ def _show_scores(plan: RunPlan) -> None:
 
 def _scores(plan: RunPlan) -> list[Report]:
     """Return the scores of a finished evaluation; none where there is none."""
-    from llama2vec.pipeline.plan import scored_tasks, systems
     from llama2vec.pipeline.record import REPORT
+    from llama2vec.pipeline.systems import scored_tasks, systems
     from llama2vec.score.results import read_result
     from llama2vec.score.tasks import find_task
 

@@ -111,6 +111,7 @@ def _validated(schema: type[Settings], values: dict[str, Any], names: dict[str, 
 
 _COMMENT = re.compile(r"^    (\w+): .*  # (.+)$", re.MULTILINE)
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {6,}.*)*)", re.MULTILINE)
+_PYTHONS_NONE = re.compile(r"\bNone(?= =)")  # TOML has no such value: a key is left out
 _WIDTH, _INDENT = 100, "    "
 
 
@@ -167,6 +168,5 @@ def settings_lines(schema: type[Settings], prefix: str = "", names: Sequence[str
             continue
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         yield f"{prefix}{name}" + ("" if default is None else f" = {json.dumps(default, ensure_ascii=False)}")
-        yield from textwrap.wrap(
-            described.get(name) or field.description or "", _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT
-        )
+        what = _PYTHONS_NONE.sub("unset", described.get(name) or field.description or "")
+        yield from textwrap.wrap(what, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)

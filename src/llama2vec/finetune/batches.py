@@ -44,8 +44,11 @@ def _id_key(source: int, passage_id: str) -> int:
 
 
 def query_keys(example: TrainingExample, source: int) -> tuple[int, ...]:
-    """Return the keys by which rows with the same query are found: of its text, and of its id within a source."""
-    by_text = _key("query", " ".join(example.query.split()))
+    """Return the keys by which rows with the same query are found: of its text, and of its id within a source.
+
+    As with positives, texts that differ only in case, white space or Unicode form are the same.
+    """
+    by_text = _key("query", text_key(example.query))
     return (by_text, _key("query id", str(source), example.query_id)) if example.query_id else (by_text,)
 
 

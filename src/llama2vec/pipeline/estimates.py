@@ -23,17 +23,10 @@ from llama2vec.finetune.settings import FinetuneConfig, ValidationSettings
 from llama2vec.finetune.train import held_cells, micro_batch_cells
 from llama2vec.model.batching import cells_per_batch, padded_batches
 from llama2vec.model.device import choose_device, choose_dtype
-from llama2vec.pipeline.plan import (
-    TOGETHER,
-    PlannedStage,
-    RunPlan,
-    adaptation_corpus,
-    mining_corpora,
-    systems,
-    writing_model,
-)
+from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan, adaptation_corpus, mining_corpora, writing_model
 from llama2vec.pipeline.rates import Rates, forward_operations, model_shape
 from llama2vec.pipeline.samples import SAMPLE, Lengths, Samples
+from llama2vec.pipeline.systems import systems
 from llama2vec.processes import launched_processes
 from llama2vec.score.tasks import tasks_data
 from llama2vec.training.memory import training_memory

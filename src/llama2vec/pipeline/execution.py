@@ -24,7 +24,7 @@ from llama2vec.files import check_inputs, remove
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.manifest import digest
 from llama2vec.model.tokenizer import load_model_config
-from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan, systems
+from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan
 from llama2vec.pipeline.record import (
     STAGE_KINDS,
     Decision,
@@ -35,6 +35,7 @@ from llama2vec.pipeline.record import (
     output_fingerprint,
 )
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.pipeline.systems import systems
 from llama2vec.processes import check_same, on_first_process, process_count, process_rank
 from llama2vec.score.tasks import check_scoring, task_places, tasks_data
 from llama2vec.training.output import join_processes

@@ -22,9 +22,9 @@ from llama2vec.errors import ConfigError
 from llama2vec.finetune.contract import check_contract
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.manifest import digest
-from llama2vec.model.source import ModelSpec, resolve_model
+from llama2vec.model.source import resolve_model
 from llama2vec.pipeline.settings import ExampleSource, RunConfig, warn_of_one_judge
-from llama2vec.score.settings import EvaluateSettings
+from llama2vec.pipeline.systems import check_windows, hybrid_model, raw_encoder, scored_tasks, systems
 from llama2vec.score.tasks import find_task, tasks_data
 from llama2vec.training.output import model_fingerprint
 
@@ -272,6 +272,7 @@ class _Planner:
         if "raw" in settings["systems"] or ("hybrid" in settings["systems"] and hybrid_model(config) == "raw"):
             settings |= self._raw_reading(raw_encoder(config))
         warn_of_one_judge(config)
+        check_windows(config)
         for system in settings["systems"]:
             scored_tasks(config.evaluate, system)
             if system != "bm25":
@@ -330,48 +331,6 @@ def mining_corpora(config: RunConfig) -> dict[str, str]:
         own = source.source if source and beir_file(source.source, "corpus") else ""
         found[name] = (source.corpus if source else "") or own or config.corpus
     return found
-
-
-def systems(config: RunConfig) -> tuple[str, ...]:
-    """Return the systems to score."""
-    assert config.evaluate
-    if config.evaluate.systems:
-        return tuple(dict.fromkeys(config.evaluate.systems))
-    has_bm25 = config.index is not None and config.index.bm25
-    models = _models_made(config) or ["raw"]
-    retrieval = any(find_task(name).kind == "retrieval" for name in config.evaluate.tasks)
-    return ("bm25", *models, *(["hybrid"] if has_bm25 else [])) if retrieval else (*models,)
-
-
-def scored_tasks(settings: EvaluateSettings, system: str) -> list[str]:
-    """Return the tasks that a system is scored on: only models score sentence pairs."""
-    searches_words = system in ("bm25", "hybrid")
-    found = [name for name in settings.tasks if not searches_words or find_task(name).kind == "retrieval"]
-    if not found:
-        raise ConfigError(f"evaluate.systems: {system} does not score sentence pairs; add a retrieval task or drop it")
-    return found
-
-
-def hybrid_model(config: RunConfig) -> str:
-    """Return the system that ``hybrid`` combines with BM25: the last model of the run."""
-    return (_models_made(config) or ["raw"])[-1]
-
-
-def _models_made(config: RunConfig) -> list[str]:
-    return [name for name, section in (("adapted", config.adapt), ("finetuned", config.finetune)) if section]
-
-
-def read_documents_as(config: RunConfig) -> ModelSpec:
-    """Return the model whose tokens measure the passages of documents: the run's LLM, as its encoders will read."""
-    source = resolve_model(config.model.name)
-    if source.carries_contract:
-        return ModelSpec.of_source(source)
-    return ModelSpec.of_source(source, prompts=config.prompts, encoder=config.trained_encoder)
-
-
-def raw_encoder(config: RunConfig) -> EncoderSettings:
-    """Return the settings of the untrained LLM for comparison: mean pooling, as usual without training."""
-    return config.encoder.model_copy(update={"pooling": "mean"})
 
 
 def _validation_fingerprint(config: RunConfig) -> str:

@@ -16,8 +16,9 @@ from llama2vec.data.examples.unlabeled import pairs_from_corpus
 from llama2vec.data.text.words import first_words
 from llama2vec.model.tokenizer import load_tokenizer
 from llama2vec.model.tokens import corpus_splitter
-from llama2vec.pipeline.plan import GENERATED_PAIRS, is_read_first, pair_files, read_documents_as
+from llama2vec.pipeline.plan import GENERATED_PAIRS, is_read_first, pair_files
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.pipeline.systems import read_documents_as
 from llama2vec.records import Passage, TrainingExample
 from llama2vec.terminal import counted
 

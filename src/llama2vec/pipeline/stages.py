@@ -37,16 +37,12 @@ from llama2vec.pipeline.plan import (
     PlannedStage,
     RunPlan,
     adaptation_corpus,
-    hybrid_model,
     mining_corpora,
     pair_files,
-    raw_encoder,
-    read_documents_as,
-    scored_tasks,
-    systems,
 )
 from llama2vec.pipeline.record import PASSAGES_FILE, READING_FILE, REPORT, REPORT_FILE
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.pipeline.systems import hybrid_model, raw_encoder, read_documents_as, scored_tasks, systems
 from llama2vec.processes import on_first_process, process_count, process_rank
 from llama2vec.records import Report
 from llama2vec.retrieve.index.folder import build_index

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from llama2vec.artifact import bring_back, discard, owned, sweep_temporary, tidy
-from llama2vec.data.documents.windows import WindowSettings
 from llama2vec.data.text.cutting import TokenSpans
 from llama2vec.data.text.words import word_spans
 from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExistsError
@@ -47,7 +46,8 @@ from llama2vec.score.systems import (
     returned_passages,
     score_pairs,
     search_task,
-    windows_of,
+    window_facts,
+    windows_in,
 )
 from llama2vec.score.tasks import (
     TASKS,
@@ -60,6 +60,7 @@ from llama2vec.score.tasks import (
     read_task,
     task_places,
 )
+from llama2vec.score.windows import check_windows_used
 from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
@@ -158,9 +159,7 @@ class _Evaluation:
         own = {task.name: task for task in wanted}
         tasks = [own.get(name) or TASKS[name] for name in names]
         settings = {task.name: self._settings(task) for task in tasks}
-        sized = self.given.window_tokens or self.given.stride
-        if sized and not any(one.get("windows") for one in settings.values()):
-            raise ConfigError("window_tokens and stride need windows; set windows=maxp or windows=firstp too")
+        check_windows_used(self.given, [one.get("windows") for one in settings.values()])
         prepared = [self._prepared(task, settings[task.name]) for task in tasks]
         for one in prepared:
             if not one.finished:
@@ -181,14 +180,14 @@ class _Evaluation:
             settings["sentence_sides"] = self.given.sentence_sides
         if task.kind == "retrieval":
             metrics, depth = metrics_and_depth(task, self.given)
-            windows, exclude = windows_of(self.system, task, self.given), self.given.exclude_same_id
+            exclude = self.given.exclude_same_id
             settings = {
                 "split": task.split,
                 "metrics": metrics,
                 "depth": depth,
-                "windows": asdict(windows) if windows else None,
                 "exclude_same_id": task.exclude_same_id if exclude is None else exclude,
                 **self.facts,
+                **window_facts(self.system, task, self.given),
             }
             if reading := self.given.reading.choices:
                 settings["reading"] = reading
@@ -199,7 +198,7 @@ class _Evaluation:
         data = read_task(task, self.given.data_root)
         one = _Prepared(task, settings, data, Searching(), finished=self._finished(task, settings, data.fingerprints))
         if data.retrieval:
-            windows = WindowSettings(**settings["windows"]) if settings["windows"] else None
+            windows, words = windows_in(settings)
             encoder, language = self.system.encoder, self.given.language
             spans: TokenSpans = word_spans
             if encoder and windows:
@@ -207,7 +206,8 @@ class _Evaluation:
 
                 spans = token_spans(encoder.backbone.tokenizer)
             reading = self.given.reading
-            one.searching = Searching(settings["depth"], frozenset(), windows, spans, language, reading, data.inputs)
+            read = (windows, words, spans, language, reading, data.inputs)
+            one.searching = Searching(settings["depth"], frozenset(), *read)
             # The store is the same in every search mode.
             kept = [self.system.reader_facts(language), data.fingerprints["corpus_fingerprint"], settings["windows"]]
             kept += [reading.choices] if reading.choices else []

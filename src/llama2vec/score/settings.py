@@ -23,7 +23,8 @@ class ScoringSettings(Settings):
 
     Attributes:
         windows: Cut documents into windows: ``maxp`` scores a document by its best window, ``firstp`` by its first.
-            None = ``firstp`` for an encoder on tasks with long documents, otherwise uncut.
+            None = ``firstp`` for an encoder on tasks with long documents, otherwise uncut. BM25 has no limit: without
+            ``window_tokens`` it searches whole documents under ``firstp``, alone and in a hybrid.
         sentence_sides: How a model reads sentence pairs: both as a ``query``, both as a ``passage``, or ``both`` ways,
             the first as a query and the second as a passage. Each side has its prompt and length.
     """

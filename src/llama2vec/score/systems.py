@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llama2vec.artifact import tidy
 from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.corpus.steady import SteadyInputs
-from llama2vec.data.documents.windows import WindowSettings, cut_documents
+from llama2vec.data.documents.windows import WindowSettings, cut_documents, max_passage
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.tasks.beir import BeirTask, warn_of_empty_queries, warn_of_unanswerable_queries
 from llama2vec.data.tasks.trec import check_id
@@ -24,7 +24,7 @@ from llama2vec.model.lengths import warn_of_limit
 from llama2vec.records import Passage, Query, Report, Run, SentencePair, Side
 from llama2vec.retrieve.index.exact import ExactIndex
 from llama2vec.retrieve.index.lexical import Bm25Index, new_tokenizer
-from llama2vec.retrieve.search.fusion import Fusion, first_of_each, search_documents
+from llama2vec.retrieve.search.fusion import Fusion, Mode, first_of_each, search_documents
 from llama2vec.retrieve.search.opened import warn_of_cut_queries
 from llama2vec.retrieve.search.retriever import FUSED_DEPTH, Retriever
 from llama2vec.retrieve.store.reader import STORE_FILE, VectorStore, store_passages
@@ -39,6 +39,7 @@ from llama2vec.score.metrics import (
 from llama2vec.score.settings import ScoringSettings, SentenceSides
 from llama2vec.score.significance import scipy_stats
 from llama2vec.score.tasks import CorpusFacts, Task, find_task
+from llama2vec.score.windows import windows_of
 from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
@@ -84,7 +85,11 @@ class System:
         """Return what decides the system's scores."""
         if self.mode == "dense":
             return self.reader_facts(language)
-        search = {
+        return {**self.reader_facts(language), "search": self.search_facts(language)}
+
+    def search_facts(self, language: str) -> dict[str, object]:
+        """Return what decides how vectors and BM25 are joined."""
+        return {
             "mode": self.mode,
             "fusion": Fusion().method,
             "fused_depth": FUSED_DEPTH,
@@ -92,7 +97,6 @@ class System:
             # Earlier versions scored a passage that BM25 lacks as the lowest it found, however few it found.
             "not_found": "0 if BM25 finds few",
         }
-        return {**self.reader_facts(language), "search": search}
 
 
 def bm25_settings(language: str) -> dict[str, Any]:
@@ -127,26 +131,38 @@ def check_packages(system: System, task: Task, language: str) -> None:
         new_tokenizer(language)
 
 
-def windows_of(system: System, task: Task, given: ScoringSettings) -> WindowSettings | None:
-    """Return how a task's documents are cut for a system; None = not at all.
+def window_facts(system: System, task: Task, given: ScoringSettings) -> dict[str, Any]:
+    """Return what decides how a task's documents are cut for a system: facts of a result.
 
     Raises:
-        ConfigError: Windows longer than the encoder reads, or nothing that sizes those of BM25.
+        ConfigError: As :func:`llama2vec.score.windows.windows_of`.
     """
-    encoder = system.encoder
-    # An encoder reads the start of a long document anyway; with the rest cut off, it need not be tokenized.
-    kind = given.windows or ("firstp" if task.long_documents and encoder else None)
-    if kind is None:
-        return None
-    limit = encoder.contract.encoder.passage_max_tokens if encoder else None
-    tokens = given.window_tokens or limit
-    if tokens is None:
-        raise ConfigError("bm25 has no limit that sizes windows; set window_tokens, counted in words")
-    if limit and tokens > limit:
-        problem = f"windows of {tokens} tokens are longer than the {limit} that {system.name} reads of a text"
-        raise ConfigError(f"{problem}; choose at most {limit}")
-    stride = given.stride or max(1, tokens // 2)
-    return WindowSettings(kind, tokens, tokens if kind == "firstp" else stride)
+    limit = system.encoder.contract.encoder.passage_max_tokens if system.encoder else None
+    windows = windows_of(system.name, task, given, limit)
+    found: dict[str, Any] = {"windows": dataclasses.asdict(windows) if windows else None}
+    if _beside_first_windows(system, windows):
+        words = windows_of(BM25, task, given, None)
+        found["search"] = {
+            **system.search_facts(given.language),
+            # Named even so: a missing fact is that of an earlier version, whose BM25 read the model's first windows.
+            "bm25_reads": dataclasses.asdict(words) if words else "whole documents",
+        }
+    return found
+
+
+def windows_in(settings: Mapping[str, Any]) -> tuple[WindowSettings | None, WindowSettings | None]:
+    """Return the windows of :func:`window_facts`: those of the system, and those of BM25 beside its first windows."""
+    found = settings["windows"], settings.get("search", {}).get("bm25_reads")
+    system, words = (WindowSettings(**one) if isinstance(one, Mapping) else None for one in found)
+    return system, words
+
+
+def _beside_first_windows(system: System, windows: WindowSettings | None) -> bool:
+    """Tell whether BM25 joins a model that reads the first windows; it then searches as it does alone.
+
+    The model's limit does not concern BM25, which finds words at the end of a document as well.
+    """
+    return system.mode == "hybrid" and windows is not None and windows.kind == "firstp"
 
 
 def returned_passages(system: System, task: BeirTask) -> set[str]:
@@ -188,6 +204,7 @@ class Searching:
     depth: int = 1000
     excluded: Set[str] = frozenset()  # Ids of the queries for which the passage of the same id is skipped
     windows: WindowSettings | None = None
+    word_windows: WindowSettings | None = None  # Those of BM25 beside a model's first windows; None = whole documents
     token_spans: TokenSpans = word_spans
     language: str = "en"
     reading: ReadingSettings = dataclasses.field(default_factory=ReadingSettings)
@@ -269,22 +286,47 @@ def search_task(system: System, task: BeirTask, searching: Searching, store: Vec
     warn_of_empty_queries(task.queries, task.name)
     if store is not None:
         warn_of_cut_queries(system.encoder, task.queries, "raise query_max_tokens", where=task.name)
-    bm25 = None
-    if store is None or system.mode == "hybrid":
-        units = searching.units(task) if store is None else store_passages(store)
-        bm25 = Bm25Index.build(units, **bm25_settings(searching.language))
-    retriever = Retriever(ExactIndex(store), system.encoder, bm25=bm25) if store is not None else None
+    if store is None:
+        return _search_words(task, searching, system.name)
+    if _beside_first_windows(system, searching.windows):
+        return _search_by_document(system, task, searching, store)
+    is_hybrid = system.mode == "hybrid"
+    bm25 = Bm25Index.build(store_passages(store), **bm25_settings(searching.language)) if is_hybrid else None
+    retriever = Retriever(ExactIndex(store), system.encoder, bm25=bm25)
 
     def search_units(queries: Sequence[Query], reach: int) -> Run:
-        if retriever is None:
-            assert bm25 is not None
-            return bm25.search(queries, depth=reach, tag=system.name)
-        assert store is not None
         return retriever.search(queries, system.mode, min(reach, len(store)), tag=system.name, warns=False)
 
+    return _ranked(search_units, task, searching)
+
+
+def _ranked(search_units: Callable[[Sequence[Query], int], Run], task: BeirTask, searching: Searching) -> Run:
+    """Return a task's run from what finds passages, or windows of documents."""
+    depth, excluded = searching.depth, searching.excluded
     if searching.windows:
         return search_documents(search_units, task.queries, depth=depth, excluded=excluded)
     return first_of_each(search_units(task.queries, depth + bool(excluded)), depth, excluded)
+
+
+def _search_words(task: BeirTask, searching: Searching, tag: str) -> Run:
+    bm25 = Bm25Index.build(searching.units(task), **bm25_settings(searching.language))
+    return _ranked(lambda queries, reach: bm25.search(queries, depth=reach, tag=tag), task, searching)
+
+
+def _search_by_document(system: System, task: BeirTask, searching: Searching, store: VectorStore) -> Run:
+    """Search by a model's first windows and by BM25 as it is alone; fuse what each gives the documents."""
+    wanted = searching.depth + bool(searching.excluded)
+    reach = max(wanted, FUSED_DEPTH)
+    vectors = Retriever(ExactIndex(store), system.encoder)
+    words = dataclasses.replace(
+        searching, depth=reach, excluded=frozenset(), windows=searching.word_windows, token_spans=word_spans
+    )
+    runs: dict[Mode, Run] = {
+        "dense": max_passage(vectors.search(task.queries, "dense", min(reach, len(store)), warns=False)),
+        "bm25": _search_words(task, words, BM25),
+    }
+    fused = Fusion().fuse(runs, wanted)
+    return first_of_each(dataclasses.replace(fused, tag=system.name), searching.depth, searching.excluded)
 
 
 def score_pairs(

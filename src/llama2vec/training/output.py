@@ -25,8 +25,8 @@ from llama2vec.training.tracking import TENSORBOARD, TRACKING_FILE
 
 PLAN_SEAL = "hash"
 """The key of a plan's own hash."""
-_FORMAT, _OUTDATED = 4, (1, 2, 3)
-"""The format of plans, and those of development versions, whose trainings would continue differently now."""
+_FORMAT = 4
+"""The format of plans. Those of lower ones are of development versions, whose trainings would continue differently."""
 
 _FILES = (
     *(MANIFEST_FILE, LOG_FILE, LOSS_PLOT, TRACKING_FILE, f"{TENSORBOARD}/**", f"{CHECKPOINTS}/**"),
@@ -74,13 +74,14 @@ class Stage:
     name: str  # The verb, ``adapt`` or ``finetune``; the plan is ``<name>.json``
     noun: str  # What the folder holds, with its article
     data: str  # What the stage learns from
+    format: int = _FORMAT  # Of its plans; higher where only trainings of this stage would continue differently
 
     def plan(self, settings: Mapping[str, Any], data: object, model: str) -> dict[str, Any]:
         """Return what is written down: all resolved settings, and the fingerprints of the input and the model.
 
         A later start compares only those settings that :func:`deciding` returns.
         """
-        decides = {"settings": dict(settings), self.data: data, "model": model, "format": _FORMAT}
+        decides = {"settings": dict(settings), self.data: data, "model": model, "format": self.format}
         return sealed(decides, PLAN_SEAL)
 
     @property
@@ -91,7 +92,7 @@ class Stage:
             plan = read_object(folder / f"{self.name}.json") or {}
             if plan != sealed(plan, PLAN_SEAL):
                 return None
-            is_outdated = plan.get("format", 1) in _OUTDATED
+            is_outdated = plan.get("format", 1) < self.format
             is_finished, worth_keeping = (folder / MANIFEST_FILE).is_file(), is_outdated or has_checkpoint(folder)
             return Found(_compared(plan), is_finished, worth_keeping, is_outdated=is_outdated)
 

@@ -17,7 +17,7 @@ from running import CommandLine
 from storing import write
 
 import llama2vec
-from llama2vec.cli import COMMANDS, app
+from llama2vec.cli import COMMAND_GROUPS, COMMANDS, app
 
 SAID_BY_EACH_COMMAND = {
     "--bm25", "--corpus", "--depth", "--engine", "--from", "--index", "--language", "--metric", "--mode", "--model",
@@ -118,6 +118,14 @@ def test_the_help_lists_every_command_on_one_line_each(command_line: CommandLine
     for name, what in COMMANDS.items():
         assert [line for line in lines if line.split()[:1] == [name]] == [f"  {name:<9} {what}"]
     assert max(map(len, lines)) <= 80
+
+
+def test_the_help_groups_the_commands_under_headings(command_line: CommandLine) -> None:
+    listed = command_line("--help").out.partition("Options:")[2].split("\n\n")[1:]
+    headings = {group.splitlines()[0]: [line.split()[0] for line in group.splitlines()[1:]] for group in listed}
+    assert headings == {f"{heading}:": list(commands) for heading, commands in COMMAND_GROUPS.items()}
+    assert len(headings) == 6
+    assert max(map(len, headings.values())) <= 6
 
 
 @pytest.mark.parametrize("name", COMMANDS)

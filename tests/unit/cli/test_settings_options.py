@@ -12,10 +12,12 @@ from running import CommandLine
 
 from llama2vec.cli.settings_options import lists_settings, options_from, settings_lines
 from llama2vec.config import Settings, load_config
+from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.retrieve.settings import IndexSettings, LibrarySettings
+from llama2vec.score.settings import ScoringSettings
 
 
 @pytest.mark.parametrize("schema", [RunConfig, FinetuneConfig])
@@ -38,6 +40,13 @@ def test_a_listed_default_can_be_set() -> None:
     pairs = [line.partition(" = ") for line in settings_lines(FinetuneConfig) if not line.startswith(" ")]
     known = [f"{key}={value}" for key, mark, value in pairs if mark and json.loads(value) is not None]
     assert load_config(FinetuneConfig, None, known) == FinetuneConfig()
+
+
+@pytest.mark.parametrize("schema", [RunConfig, FinetuneConfig, PassageSettings, ScoringSettings])
+def test_a_key_without_a_value_is_called_unset_because_toml_has_no_none(schema: type[Settings]) -> None:
+    listed = " ".join(" ".join(settings_lines(schema)).split())
+    assert "None" not in listed
+    assert "unset =" in listed
 
 
 def test_the_command_prints_the_list_and_does_nothing_else(command_line: CommandLine) -> None:

@@ -36,6 +36,25 @@ def test_rows_draws_and_known_answers_are_those_of_examples_in_memory(tmp_path: 
         assert found.conflicts(index % 40) == expected.conflicts(index % 40)
 
 
+def test_a_query_in_another_case_has_the_same_known_answers(tmp_path: Path) -> None:
+    rows = [
+        TrainingExample("Who is it", ("she",)),
+        TrainingExample("who IS it", ("her",)),
+        TrainingExample("x", ("y",)),
+    ]
+    spool, _ = spooled_examples(
+        tmp_path / "rows.sqlite", [(row, 0) for row in rows], share=0.0, most_held_out=0, seed=0
+    )
+    for examples in (
+        DrawnExamples(rows, None, ContrastiveSettings(), 0),
+        DrawnExamples(spool, None, ContrastiveSettings(), 0),
+    ):
+        first, second, other = examples[0], examples[1], examples[2]
+        assert first.answer_keys == second.answer_keys
+        assert {passage for passage, _ in (*first.passage_keys, *second.passage_keys)} <= {*first.answer_keys}
+        assert set(first.answer_keys).isdisjoint(other.answer_keys)
+
+
 def keys_of(example: TrainingExample, source: int) -> set[int]:
     return {*query_keys(example, source), *positive_keys(example, source)}
 

@@ -30,6 +30,7 @@ def test_rows_with_the_same_positive_are_held_out_together() -> None:
     ("first", "second"),
     [
         (TrainingExample("who", ("she",)), TrainingExample(" who ", ("her",))),
+        (TrainingExample("Who  is caf\u00e9", ("she",)), TrainingExample("who is cafe\u0301", ("her",))),
         (TrainingExample("who", ("she",), query_id="q1"), TrainingExample("who is it", ("her",), query_id="q1")),
         (TrainingExample("who", ("he", "she")), TrainingExample("which", ("they", "She"))),
         # Two pairs of one passage of a corpus, cropped otherwise.
@@ -38,7 +39,7 @@ def test_rows_with_the_same_positive_are_held_out_together() -> None:
             TrainingExample("passage", ("crop",), positive_ids=("p",)),
         ),
     ],
-    ids=["query", "query id", "second positive", "passage id"],
+    ids=["query", "query in another case and Unicode form", "query id", "second positive", "passage id"],
 )
 def test_rows_that_share_a_query_or_a_positive_are_held_out_together(
     first: TrainingExample, second: TrainingExample
@@ -59,11 +60,11 @@ def test_every_known_answer_of_a_held_out_query_is_relevant_and_none_is_drawn_as
         TrainingExample("crop", ("passage",), positive_ids=("p",)),
         TrainingExample("passage", ("crop",), positive_ids=("p",)),
     ]
-    others = [TrainingExample("who", ("them",)), TrainingExample("which", ("all", "HER")), TrainingExample("x", ("y",))]
+    others = [TrainingExample("WHO", ("them",)), TrainingExample("which", ("all", "HER")), TrainingExample("x", ("y",))]
     task = examples_task(held_out, others, ValidationSettings(), seed=0)
     assert task.passages == ["she", "it", "her", "him", "passage", "crop", "y"]
-    both = {"4": 1, "5": 1}
-    assert task.qrels == {"0": {"0": 1, "3": 1}, "1": {"2": 1}, "2": {"0": 1, "3": 1}, "3": both, "4": both}
+    persons, both = {"0": 1, "2": 1, "3": 1}, {"4": 1, "5": 1}
+    assert task.qrels == {"0": persons, "1": persons, "2": persons, "3": both, "4": both}
 
 
 @pytest.fixture

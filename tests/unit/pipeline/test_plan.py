@@ -13,8 +13,9 @@ from pair_models import save_cross_encoder
 
 from llama2vec.config import EncoderSettings, load_config
 from llama2vec.errors import ConfigError, ContractError, CorpusFormatError, ExampleFormatError, ModelNotFoundError
-from llama2vec.pipeline.plan import RunPlan, mining_corpora, pair_files, plan_run, systems
+from llama2vec.pipeline.plan import RunPlan, mining_corpora, pair_files, plan_run
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.pipeline.systems import systems
 
 
 def configured(*overrides: str) -> RunConfig:

@@ -78,7 +78,7 @@ def test_a_replacement_that_was_interrupted_still_replaces(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("replaces", [False, True])
 @pytest.mark.parametrize(
-    ("plan_format", "action"), [({}, "replace"), ({"format": 3}, "replace"), ({"format": 4}, "resume")]
+    ("plan_format", "action"), [({}, "replace"), ({"format": 4}, "replace"), ({"format": 5}, "resume")]
 )
 def test_a_training_that_a_development_version_began_is_replaced_and_not_resumed(
     plan_format: dict[str, int], action: str, replaces: bool, tmp_path: Path

@@ -36,22 +36,42 @@ def test_there_are_recipes_for_a_cpu_a_gpu_and_the_published_settings() -> None:
     assert [path.stem for path in RECIPES] == [*large, "run-cpu-minutes", "run-one-gpu", *published]
 
 
-PUBLISHED = sorted((Path(__file__).parents[3] / "recipes").glob("*published-*.toml"))
+PUBLISHED = sorted(FOLDER.glob("*published-*.toml"))
+PASSAGES, DOCUMENTS = (FOLDER / f"run-published-{name}.toml" for name in ("msmarco", "msmarco-document"))
 
 
-@pytest.mark.parametrize("path", [one for one in PUBLISHED if "document" not in one.stem], ids=lambda path: path.stem)
-def test_every_value_of_a_published_recipe_has_its_source(path: Path) -> None:
-    covered, section_has_one = False, False
+def commented(path: Path) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return section and key → value and comment of each setting; the comment of a section has the key ""."""
+    found, section = {}, ""
     for line in path.read_text(encoding="utf-8").splitlines():
-        setting, _, source = line.partition("  # ")
+        setting, _, comment = line.partition("  # ")
         if line.startswith("["):
-            section_has_one = bool(source)
+            section = setting
+            found[section, ""] = "", comment
         elif "=" in line and not line.startswith("#"):
-            # The second of two lines shares the source above it; paths of data and what is scored are the reader's own.
-            own = re.match(r"(corpus|sources|tasks|metrics|half|validate_every|passage_prompt|accumulation)\b", setting)
-            assert source or section_has_one or own, line
-            covered = True
-    assert covered
+            key, _, value = setting.partition(" = ")
+            found[section, key] = value, comment
+    return found
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_every_value_of_a_published_recipe_has_its_source(path: Path) -> None:
+    lines, shared = commented(path), commented(PASSAGES) if path == DOCUMENTS else {}
+    assert len(lines) > 10
+    for (section, key), (value, source) in lines.items():
+        # The second of two lines shares the source above it; paths of data and what is scored are the reader's own.
+        own = re.fullmatch(r"|corpus|sources|tasks|metrics|half|validate_every|passage_prompt|accumulation", key)
+        # A recipe for documents says where it differs from that for passages, whose sources are its own.
+        same = shared.get((section, key), ("", ""))[0] == value
+        assert source or lines.get((section, ""), ("", ""))[1] or own or same, (section, key)
+
+
+def test_the_recipe_for_documents_differs_from_that_for_passages_only_where_it_says_so() -> None:
+    passages, documents = commented(PASSAGES), commented(DOCUMENTS)
+    assert passages.keys() - documents.keys() == set()
+    differing = {one for one in documents if documents[one][0] != passages.get(one, ("", ""))[0]}
+    said = {one for one, (_, comment) in documents.items() if comment}
+    assert differing == said
 
 
 def test_the_published_recipes_hold_the_published_values() -> None:

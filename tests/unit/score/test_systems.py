@@ -200,6 +200,37 @@ def test_tasks_of_long_documents_are_read_by_their_first_window_unless_told_othe
     assert bm25.report.metrics["MRR@100"] == 1.0
 
 
+def test_hybrid_adds_what_bm25_finds_in_whole_documents_to_the_models_first_windows(tmp_path: Path) -> None:
+    write_task(tmp_path / "msmarco-document", LONG, {"q": "castle winter"}, {"q": {"late": 1}}, split="dev")
+    name, runs = ["msmarco/document/dev"], {}
+    for one in (system(WordEncoder()), system(name="bm25"), system(WordEncoder(), "both", "hybrid")):
+        [score] = evaluate(one, name, options(tmp_path, one.name))
+        runs[one.name] = read_run(tmp_path / one.name / "msmarco-document-dev.trec")
+    assert score.report.metrics["MRR@100"] == 1.0
+    assert score.report.settings["search"]["bm25_reads"] == "whole documents"
+    expected = min_max_fusion([runs["words"], runs["bm25"]], depth=100, lexical=[False, True])
+    assert runs["both"].tag == "both"
+    assert runs["both"].results["q"] == pytest.approx(expected.results["q"], abs=1e-6)
+    # With a size, BM25 alone reads the first words too, and so it does in the two together.
+    given = {"windows": "firstp", "window_tokens": 6}
+    [score] = evaluate(system(WordEncoder(), "both", "hybrid"), name, options(tmp_path, "sized", **given))
+    assert score.report.settings["search"]["bm25_reads"] == {"kind": "firstp", "tokens": 6, "stride": 6}
+    assert score.report.metrics["MRR@100"] < 1.0
+
+
+def test_a_hybrid_on_first_windows_by_an_earlier_version_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_task(tmp_path / "msmarco-document", LONG, {"q": "castle winter"}, {"q": {"late": 1}}, split="dev")
+    both, name = system(WordEncoder(), "both", "hybrid"), ["msmarco/document/dev"]
+    with monkeypatch.context() as patch:
+        first = {"kind": "firstp", "tokens": LIMIT, "stride": LIMIT}
+        patch.setattr("llama2vec.score.evaluator.window_facts", lambda *_: {"windows": first})
+        evaluate(both, name, options(tmp_path))
+    with pytest.raises(EvaluationError, match=r"was made with search"):
+        evaluate(both, name, options(tmp_path))
+
+
 def test_bm25_reads_the_language_it_is_told(tmp_path: Path) -> None:
     passages = {"d1": "羊驼在安第斯山脉背负重物。", "d2": "骆驼在沙漠里行走。"}
     write_task(tmp_path / "beir" / "scifact", passages, {"q1": "安第斯的羊驼"}, {"q1": {"d1": 1}})
@@ -216,6 +247,8 @@ def test_bm25_counts_windows_in_words(tmp_path: Path) -> None:
     name = ["msmarco/document/dev"]
     with pytest.raises(ConfigError, match="set window_tokens, counted in words"):
         evaluate(system(name="bm25"), name, options(tmp_path, windows="maxp"))
+    [whole] = evaluate(system(name="bm25"), name, options(tmp_path, "whole", windows="firstp"))
+    assert (whole.report.settings["windows"], whole.report.metrics["MRR@100"]) == (None, 1.0)
     ranks = {}
     for kind in ("maxp", "firstp"):
         given = options(tmp_path, kind, windows=kind, window_tokens=6)
