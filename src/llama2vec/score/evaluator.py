@@ -189,6 +189,7 @@ class _Evaluation:
                 "windows": asdict(windows) if windows else None,
                 "exclude_same_id": task.exclude_same_id if exclude is None else exclude,
                 **self.facts,
+                **self.system.facts_of_deep_search(depth, self.given.language, has_windows=bool(windows)),
             }
             if reading := self.given.reading.choices:
                 settings["reading"] = reading

@@ -24,9 +24,9 @@ from llama2vec.model.lengths import warn_of_limit
 from llama2vec.records import Passage, Query, Report, Run, SentencePair, Side
 from llama2vec.retrieve.index.exact import ExactIndex
 from llama2vec.retrieve.index.lexical import Bm25Index, new_tokenizer
-from llama2vec.retrieve.search.fusion import Fusion, first_of_each, search_documents
+from llama2vec.retrieve.search.fusion import FUSED_DEPTH, Fusion, first_of_each, search_documents
 from llama2vec.retrieve.search.opened import warn_of_cut_queries
-from llama2vec.retrieve.search.retriever import FUSED_DEPTH, Retriever
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.retrieve.store.reader import STORE_FILE, VectorStore, store_passages
 from llama2vec.retrieve.store.writer import STORE, write_store
 from llama2vec.score.metrics import (
@@ -93,6 +93,13 @@ class System:
             "not_found": "0 if BM25 finds few",
         }
         return {**self.reader_facts(language), "search": search}
+
+    def facts_of_deep_search(self, depth: int, language: str, *, has_windows: bool) -> dict[str, object]:
+        """Return which facts differ where hybrid may search deeper than it scales; earlier versions scaled it all."""
+        if self.mode != "hybrid" or (depth <= FUSED_DEPTH and not has_windows):
+            return {}
+        search: Any = self.facts(language)["search"]
+        return {"search": {**search, "scaled_to": FUSED_DEPTH}}
 
 
 def bm25_settings(language: str) -> dict[str, Any]:
