@@ -1,7 +1,7 @@
 """What changed in a folder since an index was made, and the passages of the changed files.
 
-A file is unchanged if its size and time are; otherwise its bytes and the day of its last change decide, because
-passages can be searched by that day. Only new and changed files are read.
+A file is unchanged if its size and time are, in the same folder; otherwise its bytes and the day of its last change
+decide, because passages can be searched by that day. Only new and changed files are read.
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ class Changes:
     ) -> None:
         self._source, self._old, self._store = source, old, store
         self._leave_out = leave_out
+        self._same_folder = old is not None and old.folder == str(source.folder.resolve())
         self._same_plan = old is not None and old.plan == dict(source.plan)
         self._ids, self._repeats = DocumentIds(), False  # Those of the files that were read
         self.counts = Counts()
@@ -227,7 +228,9 @@ class Changes:
 
     def _entry(self, file: SourceFile, old: FileRecord | None, rows: range, gone: dict[str, FileRecord]) -> Entry:
         usable = old is not None and bool(old.sha256) and self._same_plan and self._store is not None
-        if old is not None and usable and (old.size, old.modified_ns) == (file.size, file.modified_ns):
+        same_time = old is not None and (old.size, old.modified_ns) == (file.size, file.modified_ns)
+        # A file of another folder may have the same name, size and time, as where two trees were unpacked.
+        if old is not None and usable and same_time and self._same_folder:
             self.counts.unchanged += not old.skipped
             return Entry(old, rows)
         now = time.time_ns()

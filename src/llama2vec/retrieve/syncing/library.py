@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from llama2vec.artifact import Work, claim, find, new_path
 from llama2vec.data.corpus.document_ids import why_numbered
@@ -24,10 +24,10 @@ from llama2vec.errors import CorruptShardError, EmptyCorpusError, OutputExistsEr
 from llama2vec.files import check_inputs, remove
 from llama2vec.manifest import digest
 from llama2vec.model.source import cache_folder
-from llama2vec.records import Passage
+from llama2vec.records import Passage, VectorFormat
 from llama2vec.retrieve.index.folder import build_index
 from llama2vec.retrieve.settings import LibrarySettings
-from llama2vec.retrieve.store.journal import Journal
+from llama2vec.retrieve.store.journal import Journal, kept_journals
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store.reuse import KnownVectors
 from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
@@ -267,7 +267,8 @@ class _Sync:
         with suppress(FileNotFoundError):
             remove(new_path(target))
         if self._encoder is not None:
-            _journal_path(target).unlink(missing_ok=True)
+            for journal in (_journal_path(target), *kept_journals(_journal_path(target))):
+                journal.unlink(missing_ok=True)
 
     def _check(self, changes: Changes, after: Inventory) -> None:
         if self._strict:
@@ -282,7 +283,7 @@ class _Sync:
         journal = Journal(self._encoder, _journal_path(target)) if self._encoder else None
         try:
             known: PassageEncoder | None = journal
-            if journal and store and store.has_vectors and _can_reuse(store, journal, self._settings):
+            if journal and store and store.has_vectors and self._can_reuse(store, journal):
                 known = KnownVectors(journal, store, dtype=self._settings.vector_format)
             written = _write(folder, self._work.output, changes.passages, known, after)
         except BaseException:
@@ -294,6 +295,21 @@ class _Sync:
             journal.remove()
         warn_of_cut_passages(written, "split them with --set passages.split=auto", where=after.folder)
         return journal.encoded if journal else 0
+
+    def _can_reuse(self, store: VectorStore, encoder: PassageEncoder) -> bool:
+        """Tell whether the vectors of a store serve this index; warn where only their rounding is in the way."""
+        if store.contract_hash != encoder.contract_hash:
+            return False
+        wanted, formats = self._settings.vector_format, get_args(VectorFormat)
+        if formats.index(store.dtype) <= formats.index(wanted):
+            return True
+        option = "half" if store.dtype == "float16" else "int8"
+        logger.warning(
+            "%s: the vectors are stored as %s, which is less exact than %s, so all passages are encoded again; to keep "
+            "the vectors, interrupt and set index.%s=true",
+            self._work.output, store.dtype, wanted, option,
+        )  # fmt: skip
+        return False
 
 
 def _write(
@@ -328,10 +344,6 @@ def _made_by(inventory: Inventory) -> tuple[Any, ...]:
     return inventory.folder, inventory.settings, inventory.model, inventory.contract_hash
 
 
-def _can_reuse(store: VectorStore, encoder: PassageEncoder, settings: LibrarySettings) -> bool:
-    return store.contract_hash == encoder.contract_hash and store.dtype == settings.vector_format
-
-
 def _journal_path(target: Path) -> Path:
     return target.with_name(f".vectors-{target.name}")
 
@@ -340,4 +352,4 @@ def own_paths(index: Path) -> list[Path]:
     """Return what of a folder is never a document of it: its index with what a sync leaves, and the user's cache."""
     target = index.resolve()
     beside = [new_path(target), _journal_path(target), target.with_name(f".old-{target.name}")]
-    return [target, *beside, cache_folder()]
+    return [target, *beside, *kept_journals(_journal_path(target)), cache_folder()]

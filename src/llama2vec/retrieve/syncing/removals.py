@@ -72,7 +72,7 @@ def removed_places(record: FileRecord, passages: Sequence[Passage], *, same_plan
     """Return which of a file's passages stay removed, and their texts as a record keeps them.
 
     Args:
-        record: Of the same bytes, with places in ``removed``.
+        record: Describes the same bytes, with places in ``removed``.
         passages: The file as it is split now.
         same_plan: Whether it is split as when the record was made.
     """

@@ -480,6 +480,60 @@ def test_vectors_in_int8_survive_a_change_and_a_removal(folder: Path, tmp_path: 
         np.testing.assert_array_equal(after.vectors([row])[0], vector)
 
 
+def test_vectors_are_rounded_without_the_model_and_made_again_only_where_rounding_lost_something(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = tmp_path / "index"
+    sync(folder, index, HashEncoder())
+    for format in ("half", "int8"):
+        encoder, settings = HashEncoder(), LibrarySettings(shard_size=5, **{format: True})
+        assert sync(folder, index, encoder, settings=settings).is_new
+        assert encoder.encoded == []
+    assert (VectorStore.open(index / "store").dtype, caplog.text) == ("int8", "")
+    warned = []
+    encoder = HashEncoder()
+    encoder.encode_passages = lambda passages: (
+        warned.append(caplog.text)
+        or encoder._vectors(  # type: ignore
+            [passage.full_text for passage in passages]
+        )
+    )
+    sync(folder, index, encoder)
+    assert "the vectors are stored as int8, which is less exact than float32, so all passages are encoded" in warned[0]
+    assert "to keep the vectors, interrupt and set index.int8=true" in warned[0]
+    exact = content(index)
+    assert exact == anew(folder, index, HashEncoder())
+
+
+def test_an_index_that_follows_another_folder_takes_nothing_from_size_and_time(folder: Path, tmp_path: Path) -> None:
+    index, encoder = tmp_path / "index", HashEncoder()
+    sync(folder, index, encoder)
+    other = write(tmp_path / "other", {**FILES, "e.txt": "silver orchard"})  # As long, and as old
+    encoder.encoded.clear()
+    counts = sync(other, index, encoder, follow=True).counts
+    assert (counts.changed, counts.unchanged, encoder.encoded) == (1, 3, ["e silver orchard"])
+    assert "silver orchard" in [passage.text for passage in Retriever.open(index, encoder).store.passages(range(7))]
+    assert not sync(other, index, encoder).is_new
+
+
+def test_a_mistaken_model_does_not_lose_the_vectors_of_an_interrupted_sync(folder: Path, tmp_path: Path) -> None:
+    class Killed(HashEncoder):
+        def encode_passages(self, passages: Sequence[Passage], /) -> npt.NDArray[np.float32]:
+            if self.encoded:
+                raise KeyboardInterrupt
+            return super().encode_passages(passages)
+
+    index = tmp_path / "index"
+    for encoder in (Killed(), Killed("mistaken")):
+        with pytest.raises(KeyboardInterrupt):
+            sync(folder, index, encoder, settings=LibrarySettings(shard_size=2))
+    assert len(list(tmp_path.glob(".vectors-index*"))) == 2
+    right = HashEncoder()
+    sync(folder, index, right, settings=LibrarySettings(shard_size=2))
+    assert len(right.encoded) == 7 - 2
+    assert not list(tmp_path.glob(".vectors-index*"))
+
+
 def test_a_damaged_index_is_made_anew_and_what_was_removed_stays_away(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
