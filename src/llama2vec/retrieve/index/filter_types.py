@@ -59,7 +59,7 @@ class _Operand:
 
 
 class _UnreadError(Exception):
-    """What is no expression; SQLite says why."""
+    """The words do not form an expression; SQLite says why."""
 
 
 def mistake(problem: str) -> FilterError:

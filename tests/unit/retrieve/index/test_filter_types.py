@@ -78,7 +78,9 @@ REFUSED = {
          "n not between 'x' and 2", "case n when 'x' then 1 end", "('x') = (n)"],
         r"n holds numbers, which \(*'x'\)* is not",
     ),
-    "boolean": (["draft = 'true'", "draft is 'true'", "(draft) != 'true'"], "draft holds numbers, .*write draft .*true"),
+    "boolean": (
+        ["draft = 'true'", "draft is 'true'", "(draft) != 'true'"], "draft holds numbers, .*write draft .*true"
+    ),
     "true": (["done = true", "done != false"], r"done holds text; put (true|false) in quotes"),
     "mixed": (
         ["year < 2020", "year > 'a'", "year between 1 and 2", "year = n + 1", "case year when 2020 then 1 end"],
