@@ -31,8 +31,15 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.records import Report, Run
 from llama2vec.retrieve.index.folder import build_index
 from llama2vec.retrieve.index.lexical import Bm25Index
-from llama2vec.retrieve.search.fusion import Fusion, FusionMethod, Mode, min_max_fusion, reciprocal_rank_fusion
-from llama2vec.retrieve.search.retriever import FUSED_DEPTH, Retriever
+from llama2vec.retrieve.search.fusion import (
+    FUSED_DEPTH,
+    Fusion,
+    FusionMethod,
+    Mode,
+    min_max_fusion,
+    reciprocal_rank_fusion,
+)
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.retrieve.store.writer import write_store
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.significance import bootstrap_interval

@@ -36,8 +36,7 @@ from llama2vec.pipeline.plan import plan_run
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Run
 from llama2vec.retrieve.index.lexical import Bm25Index
-from llama2vec.retrieve.search.fusion import Fusion
-from llama2vec.retrieve.search.retriever import FUSED_DEPTH
+from llama2vec.retrieve.search.fusion import FUSED_DEPTH, Fusion
 from llama2vec.score.metrics import evaluate_run
 
 STEPS = (

@@ -46,8 +46,7 @@ from llama2vec.manifest import digest
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Report, Run, SentencePair
 from llama2vec.retrieve.index.lexical import Bm25Index
-from llama2vec.retrieve.search.fusion import min_max_fusion
-from llama2vec.retrieve.search.retriever import FUSED_DEPTH
+from llama2vec.retrieve.search.fusion import FUSED_DEPTH, min_max_fusion
 from llama2vec.score.comparison import Comparison, ComparisonOptions, compare_reports, pooled_comparison
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.significance import bootstrap_interval

@@ -15,6 +15,7 @@ from llama2vec.cli.sync import print_report
 from llama2vec.config import load_config
 from llama2vec.errors import OutputBusyError
 from llama2vec.retrieve.syncing.following import Following, SyncSettings
+from llama2vec.retrieve.syncing.library import Library
 from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def _sync(following: Following, home: Path) -> None:
         if report.is_new:
             print_report(report, home, time.monotonic() - started, err=True)
     except OutputBusyError as error:
+        if not Library(home).exists:
+            raise  # The first call is still reading, so nothing can answer yet
         # Another call makes vectors; what is there already answers.
         typer.echo(f"{error}; answering from its current state", err=True)
 

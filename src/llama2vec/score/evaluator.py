@@ -187,7 +187,7 @@ class _Evaluation:
                 "depth": depth,
                 "exclude_same_id": task.exclude_same_id if exclude is None else exclude,
                 **self.facts,
-                **window_facts(self.system, task, self.given),
+                **window_facts(self.system, task, self.given, depth),
             }
             if reading := self.given.reading.choices:
                 settings["reading"] = reading

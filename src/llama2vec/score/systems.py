@@ -24,9 +24,9 @@ from llama2vec.model.lengths import warn_of_limit
 from llama2vec.records import Passage, Query, Report, Run, SentencePair, Side
 from llama2vec.retrieve.index.exact import ExactIndex
 from llama2vec.retrieve.index.lexical import Bm25Index, new_tokenizer
-from llama2vec.retrieve.search.fusion import Fusion, Mode, first_of_each, search_documents
+from llama2vec.retrieve.search.fusion import FUSED_DEPTH, Fusion, Mode, first_of_each, search_documents
 from llama2vec.retrieve.search.opened import warn_of_cut_queries
-from llama2vec.retrieve.search.retriever import FUSED_DEPTH, Retriever
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.retrieve.store.reader import STORE_FILE, VectorStore, store_passages
 from llama2vec.retrieve.store.writer import STORE, write_store
 from llama2vec.score.metrics import (
@@ -131,23 +131,24 @@ def check_packages(system: System, task: Task, language: str) -> None:
         new_tokenizer(language)
 
 
-def window_facts(system: System, task: Task, given: ScoringSettings) -> dict[str, Any]:
-    """Return what decides how a task's documents are cut for a system: facts of a result.
+def window_facts(system: System, task: Task, given: ScoringSettings, depth: int) -> dict[str, Any]:
+    """Return what decides how a task's documents are cut and joined for a system: facts of a result.
 
     Raises:
         ConfigError: As :func:`llama2vec.score.windows.windows_of`.
     """
     limit = system.encoder.contract.encoder.passage_max_tokens if system.encoder else None
     windows = windows_of(system.name, task, given, limit)
-    found: dict[str, Any] = {"windows": dataclasses.asdict(windows) if windows else None}
+    search: dict[str, Any] = {}
     if _beside_first_windows(system, windows):
         words = windows_of(BM25, task, given, None)
-        found["search"] = {
-            **system.search_facts(given.language),
-            # Named even so: a missing fact is that of an earlier version, whose BM25 read the model's first windows.
-            "bm25_reads": dataclasses.asdict(words) if words else "whole documents",
-        }
-    return found
+        # Named even so: a missing fact is that of an earlier version, whose BM25 read the model's first windows.
+        search["bm25_reads"] = dataclasses.asdict(words) if words else "whole documents"
+    if system.mode == "hybrid" and (depth > FUSED_DEPTH or windows):
+        # Earlier versions scaled scores by all that such a search found.
+        search["scaled_to"] = FUSED_DEPTH
+    found: dict[str, Any] = {"windows": dataclasses.asdict(windows) if windows else None}
+    return {**found, "search": {**system.search_facts(given.language), **search}} if search else found
 
 
 def windows_in(settings: Mapping[str, Any]) -> tuple[WindowSettings | None, WindowSettings | None]:

@@ -36,10 +36,15 @@ class CorpusFiles:
         self._folder = folder.resolve()
 
     def address(self, passage: Passage) -> str | None:
-        """Return the address of a passage's document, relative to the service's; None where that file is missing."""
+        """Return the address of a passage's document, relative to the service's; None where :meth:`open` gives none."""
         place = passage.place
         file = document_file(self._folder, place.document) if place else None
-        return f"files/{quote(file.relative_to(self._folder).as_posix())}" if file else None
+        path = file.relative_to(self._folder).as_posix() if file else ""
+        opened = self.open(path)
+        if opened is None:
+            return None
+        opened.close()
+        return f"files/{quote(path)}"
 
     def open(self, path: str) -> BufferedReader | None:
         """Open a file of the folder; None for anything but a regular file that is reached without a link."""

@@ -147,9 +147,12 @@ def _add_files(app: FastAPI, service: Service, secured: list[Any], files: Corpus
         """Return a document of the index as it lies in its folder; never as a web page."""
         loaded(service)
         known = service.read(lambda opened: opened.fields.has_document(path))
-        opened = files.open(path) if await unless_gone(request, known, service.settings) else None
-        if opened is None:
+        if not await unless_gone(request, known, service.settings):
             raise Problem(404, "this index has no such document", "file_not_found")
+        opened = files.open(path)
+        if opened is None:
+            problem = "this document is missing from its folder, or lies behind a link, which is not followed"
+            raise Problem(404, problem, "file_not_found")
         size = size_of(opened)
         return StreamingResponse(pieces(opened, size), headers=headers_of(opened, path, size))
 

@@ -88,6 +88,24 @@ def test_while_another_call_writes_the_index_its_present_state_answers(
     assert ("a.md:3" in done.out, "d.txt" in done.out) == (True, False)
 
 
+def test_while_another_first_call_reads_the_folder_the_only_word_is_that_it_writes(
+    docs: Path, model: Path, command_line: CommandLine
+) -> None:
+    with owned(index_in_cache(docs, str(model))):
+        told = command_line.refused("ask", docs, "bridge", "--words", "--model", model)
+    assert "is writing it; wait for it" in told
+    assert "current state" not in told
+
+
+def test_one_file_is_asked_and_opened(
+    docs: Path, model: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = list[Path | None]()
+    monkeypatch.setattr("llama2vec.cli.answers.open_best", lambda hits, question, folder: folders.append(folder))
+    command_line("ask", docs / "a.md", "bridge", "--words", "--model", model, "--open")
+    assert folders == [docs.resolve()]
+
+
 def test_while_another_call_makes_the_vectors_bm25_answers_once(
     docs: Path, model: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

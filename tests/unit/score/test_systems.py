@@ -63,6 +63,8 @@ def test_hybrid_finds_a_document_by_its_best_window(tmp_path: Path) -> None:
     [score] = evaluate(both, ["beir/scifact"], options(tmp_path, windows="maxp"))
     assert score.report.metrics["nDCG@10"] == 1.0
     assert read_run(tmp_path / "out" / "beir-scifact.trec").ranking("q1")[0][0] == "d1"
+    # Scores of earlier versions, which scaled as many windows as they searched, are not taken for these.
+    assert saved(tmp_path, "beir-scifact")["settings"]["search"]["scaled_to"] == 1000
 
 
 def test_bm25_is_a_system_like_any_other(tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ def test_an_address_leads_to_the_file_of_a_passage(folder: Path) -> None:
     for part in ("#12", "#key", "!a/b.md", "!sheet#7"):
         assert address(f"empty.txt{part}") == "files/empty.txt"
     assert [address(document) for document in ("gone.md", "../secret.txt", None)] == [None] * 3
+    # What is never given out has no link to it either.
+    assert [address(document) for document in ("link.txt", "inner.md", "out/secret.txt", "inner.md#3")] == [None] * 4
 
 
 def test_what_is_no_folder_is_refused_at_once(folder: Path) -> None:

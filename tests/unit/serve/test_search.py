@@ -183,6 +183,9 @@ def test_only_documents_of_the_index_are_given_out_and_only_with_the_token(servi
     assert answer.headers["x-content-type-options"] == "nosniff"
     for path in ("other.md", "old.md", "../guide.md", "%2e%2e/guide.md", "", "guide.md/", "%00", "//guide.md"):
         assert service.client.get(f"/files/{path}").status_code == 404, path
+    told = {path: service.client.get(f"/files/{path}").json()["error"]["message"] for path in ("other.md", "old.md")}
+    assert told["other.md"] == "this index has no such document"
+    assert told["old.md"].startswith("this document is missing from its folder, or lies behind a link")
     assert service.client.get("/files/guide.md", headers=bearer("wrong")).status_code == 401
 
 

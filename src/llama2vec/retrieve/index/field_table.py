@@ -2,7 +2,7 @@
 
 One row per row of the store; columns ``id``, ``title``, ``path``, ``page``, and one for each field. Values keep their
 types: a column whose values are all whole numbers, all numbers or all text is declared so, any other one keeps each
-value as it is. true and false are 1 and 0; what a passage lacks is NULL.
+value as it is (BLOB: there is none). true and false are 1 and 0; what a passage lacks is NULL.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class _Columns:
         """Write the table with the types that its values have."""
         declared = [f"{quoted(ROW)} INTEGER PRIMARY KEY"]
         for name, kinds in zip(self._names.values(), self._kinds, strict=True):
-            declared.append(f"{quoted(name)} {_declared(kinds) if kinds else RESERVED.get(name, '')}")
+            declared.append(f"{quoted(name)} {_declared(kinds) if kinds else RESERVED.get(name, 'BLOB')}")
         self._connection.execute(f"CREATE TABLE main.{TABLE} ({', '.join(declared)})")
         taken = ", ".join(["row", *(f"c{number}" for number in range(len(self._kinds)))])
         self._connection.execute(f"INSERT INTO main.{TABLE} SELECT {taken} FROM staging.rows")  # noqa: S608

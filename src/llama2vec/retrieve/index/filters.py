@@ -14,17 +14,17 @@ import sqlite3
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from llama2vec.errors import FilterError, StoreError
+from llama2vec.errors import StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.exact import Rows
 from llama2vec.retrieve.index.field_table import ROW, TABLE, quoted, write_field_table
+from llama2vec.retrieve.index.filter_types import KEYWORDS, Token, Types, as_written, mistake, typed_sql
 from llama2vec.retrieve.store.reader import is_intact
 
 _FUNCTIONS = frozenset([
@@ -32,13 +32,8 @@ _FUNCTIONS = frozenset([
     "min", "nullif", "replace", "round", "rtrim", "strftime", "substr", "time", "trim", "typeof", "unixepoch", "upper",
 ])  # fmt: skip
 _OPERATOR_FUNCTIONS = frozenset(["like", "glob", "match"])  # What SQLite calls for LIKE, GLOB and our ~
-_KEYWORDS = frozenset([
-    "and", "as", "between", "case", "cast", "collate", "else", "end", "escape", "false", "glob", "in", "is", "isnull",
-    "like", "not", "notnull", "null", "or", "then", "true", "when",
-])  # fmt: skip
 _AFTER = {"as": frozenset(["integer", "real", "text"]), "collate": frozenset(["nocase", "binary", "rtrim"])}
 _COMPARISONS = frozenset(["=", "==", "!=", "<>", "<", "<=", ">", ">=", "~", "!~"])
-_ORDERS = frozenset(["<", "<=", ">", ">=", "between"])
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
       | (?P<comment>--|/\*)
@@ -50,27 +45,19 @@ _TOKEN = re.compile(
       | (?P<operator>!~|~|<=|>=|<>|!=|==|[<>=+\-*/%(),])""",
     re.VERBOSE,
 )
-_PLAIN_NAME = re.compile(r"[^\W\d]\w*")
 _HINTS = {
     "&": "write `and`", "|": "write `or`", "!": "write `not`", ";": "give a single expression",
     "'": "the text is not closed", '"': "the text is not closed", "[": "the name is not closed",
     "`": "the name is not closed",
 }  # fmt: skip
 
-_Types: TypeAlias = Mapping[str, tuple[str, str]]
-"""A field's name in lower case → its name and declared type."""
-
-_LONGEST = 10_000
+_LONGEST, _DEEPEST = 10_000, 50
 _SECONDS = 20.0
+_STEP = 100  # SQLite looks at the clock after so many steps, each of which may call a function
+_LONGEST_VALUE, _LONGEST_REPLACED = 1 << 26, 1 << 20
+"""Bytes of a text. `replace` makes texts longer, and calls of it within each other would take minutes in one step."""
 _SHOWN_FIELDS = 12
 _KEPT = 8
-
-
-class _Token(NamedTuple):
-    kind: str
-    written: str  # As in the expression
-    at: int
-    sql: str
 
 
 class PassageFields:
@@ -153,7 +140,6 @@ def _protect(connection: sqlite3.Connection) -> None:
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
     connection.create_function("match", 2, _contains, deterministic=True)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1 << 26)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)
     connection.set_authorizer(authorize)
 
@@ -171,16 +157,20 @@ def _folded(text: str) -> str:
 def _evaluated(connection: sqlite3.Connection, statement: str, where: str) -> Rows:
     """Return the rows that a statement selects."""
     ends = time.monotonic() + _SECONDS
-    connection.set_progress_handler(lambda: time.monotonic() > ends, 10_000)
+    longest = _LONGEST_REPLACED if "replace" in where.lower() else _LONGEST_VALUE
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest)
+    connection.set_progress_handler(lambda: time.monotonic() > ends, _STEP)
     try:
         return np.fromiter((row for (row,) in connection.execute(statement)), dtype=np.int64)
     except sqlite3.Error as error:
         if time.monotonic() > ends:
-            raise _mistake(f"took longer than {_SECONDS:g} s; simplify it") from None
+            raise mistake(f"took longer than {_SECONDS:g} s; simplify it") from None
         problem = str(error)
+        if problem == "string or blob too big":
+            problem = f"makes or reads a text longer than {longest:,} bytes; simplify it"
         if problem.startswith('near ")"') and not where.rstrip().endswith(")"):
             problem = "the expression is incomplete"
-        raise _mistake(problem) from None
+        raise mistake(problem) from None
     finally:
         connection.set_progress_handler(None, 0)
 
@@ -194,101 +184,109 @@ def check_filter(where: str) -> None:
     _parsed(where, None)
 
 
-def _translated(where: str, types: _Types) -> str:
+def _translated(where: str, types: Types) -> str:
     """Return an expression as SQLite reads it; refuse what is not one expression over the fields."""
     tokens = _parsed(where, types)
-    for left, operator, right in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if operator.kind in ("operator", "name"):
-            _check_types(left, operator.written.lower(), right, types)
     if not any(token.kind == "field" for token in tokens):
-        raise _mistake(f"names no field; {_known(types)}")
-    return " ".join(token.sql for token in tokens)
+        raise mistake(f"names no field; {_known(types)}")
+    return typed_sql(where, tokens, types)
 
 
-def _parsed(where: str, types: _Types | None) -> list[_Token]:
+def _parsed(where: str, types: Types | None) -> list[Token]:
     """Return the words of an expression; without ``types``, any name is a field."""
     if len(where) > _LONGEST:
-        raise _mistake(f"has {len(where):,} characters, more than {_LONGEST:,}")
+        raise mistake(f"has {len(where):,} characters, more than {_LONGEST:,}")
     try:
         where.encode()
     except UnicodeEncodeError:
-        raise _mistake(f"{where!a} holds half of a surrogate pair; remove it") from None
+        raise mistake(f"{where!a} holds half of a surrogate pair; remove it") from None
     tokens = list(_tokens(where, types))
     if not tokens:
-        raise _mistake("is empty; write an expression such as year >= 2020, or leave it out")
+        raise mistake("is empty; write an expression such as year >= 2020, or leave it out")
     _check_parentheses(tokens)
+    _check_depth(tokens)
     _check_chains(tokens)
     return tokens
 
 
-def _tokens(where: str, types: _Types | None) -> Iterator[_Token]:
+def _tokens(where: str, types: Types | None) -> Iterator[Token]:
     at, before = 0, ""
     while at < len(where):
         match = _TOKEN.match(where, at)
         if match is None:
             hint = _HINTS.get(where[at], "text needs quotes, such as 'en'")
-            raise _mistake(f"cannot read {where[at : at + 12]!r} (character {at + 1}); {hint}")
+            raise mistake(f"cannot read {where[at : at + 12]!r} (character {at + 1}); {hint}")
         kind, written = str(match.lastgroup), match[0]
         if kind == "comment":
-            raise _mistake(f"holds a comment at character {at + 1}; leave it out")
+            raise mistake(f"holds a comment at character {at + 1}; leave it out")
         elif kind == "date":
-            raise _mistake(f"a date needs quotes: '{written}'")
+            raise mistake(f"a date needs quotes: '{written}'")
         elif kind == "text":
             text = written[1:-1].replace(written[0] * 2, written[0])
             if written[0] == '"' and text.lower() in (types or ()):
-                raise _mistake(
-                    f"{written} can mean the field {_as_written(text)} or the text '{text}'; write one of these"
+                raise mistake(
+                    f"{written} can mean the field {as_written(text)} or the text '{text}'; write one of these"
                 )
-            yield _Token(kind, written, at, "'" + text.replace("'", "''") + "'")
+            yield Token(kind, written, at, "'" + text.replace("'", "''") + "'")
         elif kind == "field":
             name = written[1:-1].replace("``", "`") if written[0] == "`" else written[1:-1]
-            yield _Token(kind, written, at, _field(name, types))
+            yield Token(kind, written, at, _field(name, types))
         elif kind == "name":
             follows = where[match.end() :].lstrip()[:1]
             yield _named(written, at, before, follows, types)
         elif kind != "space":
-            yield _Token(kind, written, at, {"~": "MATCH", "!~": "NOT MATCH"}.get(written, written))
+            yield Token(kind, written, at, {"~": "MATCH", "!~": "NOT MATCH"}.get(written, written))
         before = before if kind == "space" else written.lower()
         at = match.end()
 
 
-def _named(written: str, at: int, before: str, follows: str, types: _Types | None) -> _Token:
+def _named(written: str, at: int, before: str, follows: str, types: Types | None) -> Token:
     """Return a name as what it stands for: a keyword, a function or a field."""
     name = written.lower()
-    if name in _AFTER.get(before, ()) or (name in _KEYWORDS and not (follows == "(" and name in (types or ()))):
-        return _Token("name", written, at, name)
+    if name in _AFTER.get(before, ()) or (name in KEYWORDS and not (follows == "(" and name in (types or ()))):
+        return Token("name", written, at, name)
     if follows == "(" and name not in (types or ()):
         if name not in _FUNCTIONS:
-            raise _mistake(f"unknown function {written!r}; there are {', '.join(sorted(_FUNCTIONS))}")
-        return _Token("function", written, at, name)
-    return _Token("field", written, at, _field(written, types))
+            raise mistake(f"unknown function {written!r}; there are {', '.join(sorted(_FUNCTIONS))}")
+        return Token("function", written, at, name)
+    return Token("field", written, at, _field(written, types))
 
 
-def _field(name: str, types: _Types | None) -> str:
+def _field(name: str, types: Types | None) -> str:
     if types is None:
         return quoted(name)
     if name.lower() in types:
         return quoted(types[name.lower()][0])
     close = difflib.get_close_matches(name.lower(), types, n=1)
     close = close or [key for key in types if key.replace("-", " ").split()[:1] == [name.lower()]]
-    meant = f"did you mean {_as_written(types[close[0]][0])}? " if close else ""
-    raise _mistake(f"unknown field {name!r}; {meant}{_known(types)}; text needs quotes: '{name}'")
+    meant = f"did you mean {as_written(types[close[0]][0])}? " if close else ""
+    raise mistake(f"unknown field {name!r}; {meant}{_known(types)}; text needs quotes: '{name}'")
 
 
-def _check_parentheses(tokens: Sequence[_Token]) -> None:
+def _check_parentheses(tokens: Sequence[Token]) -> None:
     open_ones: list[int] = []
     for token in tokens:
         if token.written == "(":
             open_ones.append(token.at)
         elif token.written == ")":
             if not open_ones:
-                raise _mistake(f"the parenthesis at character {token.at + 1} closes nothing")
+                raise mistake(f"the parenthesis at character {token.at + 1} closes nothing")
             open_ones.pop()
     if open_ones:
-        raise _mistake(f"the parenthesis at character {open_ones[-1] + 1} is not closed")
+        raise mistake(f"the parenthesis at character {open_ones[-1] + 1} is not closed")
 
 
-def _check_chains(tokens: Sequence[_Token]) -> None:
+def _check_depth(tokens: Sequence[Token]) -> None:
+    """Refuse what is nested too deeply to be read."""
+    depth = 0
+    for token in tokens:
+        word = token.written.lower() if token.kind in ("operator", "name") else ""
+        depth += (word in ("(", "case")) - (word in (")", "end"))
+        if depth > _DEEPEST:
+            raise mistake(f"nests parentheses to a depth of more than {_DEEPEST}; simplify it")
+
+
+def _check_chains(tokens: Sequence[Token]) -> None:
     """Refuse ``2000 < year < 2010``, which SQLite reads as ``(2000 < year) < 2010``."""
     compared = [""]
     for token in tokens:
@@ -299,7 +297,7 @@ def _check_chains(tokens: Sequence[_Token]) -> None:
             compared.pop()
         elif token.kind == "operator" and word in _COMPARISONS:
             if compared[-1]:
-                raise _mistake(
+                raise mistake(
                     f"{compared[-1]!r} and {word!r} compare one after the other; join two comparisons with `and`"
                 )
             compared[-1] = word
@@ -307,44 +305,7 @@ def _check_chains(tokens: Sequence[_Token]) -> None:
             compared[-1] = ""
 
 
-def _check_types(left: _Token, operator: str, right: _Token, types: _Types) -> None:
-    """Refuse a comparison of a field with a value of another type, which SQLite answers the same for every passage."""
-    field, value = (left, right) if left.kind == "field" else (right, left)
-    if field.kind != "field" or value.kind not in ("number", "text") or operator in ("~", "!~"):
-        return
-    if operator not in _COMPARISONS | _ORDERS:
-        return
-    name = next(key for key, (written, _) in types.items() if quoted(written) == field.sql)
-    shown, kind = _as_written(types[name][0]), types[name][1]
-    if kind in ("INTEGER", "REAL") and value.kind == "text" and not _is_number(value.sql[1:-1]):
-        hint = f"; write {shown} {operator} {value.sql[1:-1].lower()}" if value.sql in ("'true'", "'false'") else ""
-        raise _mistake(f"{shown} holds numbers, which {value.written} is not{hint}")
-    if kind in ("TEXT", "") and value.kind == "number" and operator in _ORDERS:
-        holds = "text" if kind == "TEXT" else "text in some passages and numbers in others"
-        raise _mistake(
-            f"{shown} holds {holds}; compare numbers with cast({shown} as real), or put {value.written} in quotes"
-        )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _as_written(name: str) -> str:
-    """Return a field's name as a filter writes it."""
-    plain = _PLAIN_NAME.fullmatch(name) and name.lower() not in _KEYWORDS
-    return name if plain else f"[{name}]" if "]" not in name else f"`{name.replace('`', '``')}`"
-
-
-def _known(types: _Types) -> str:
-    names = [_as_written(name) for name, _ in types.values()]
+def _known(types: Types) -> str:
+    names = [as_written(name) for name, _ in types.values()]
     more = f" and {len(names) - _SHOWN_FIELDS} more" if len(names) > _SHOWN_FIELDS else ""
     return f"the fields are {', '.join(names[:_SHOWN_FIELDS])}{more}"
-
-
-def _mistake(problem: str) -> FilterError:
-    return FilterError(f"where: {problem}")

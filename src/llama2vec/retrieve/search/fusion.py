@@ -20,10 +20,15 @@ Mode = Literal["dense", "bm25", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 FusionMethod = Literal["min-max", "rrf"]
 
+FUSED_DEPTH = 1000
+"""How many passages of each mode hybrid compares by score; deeper ones only follow, so the first ranks stay."""
+
 _RANK_CONSTANT = 60
 """The constant of reciprocal rank fusion that Cormack, Clarke and Büttcher chose (SIGIR 2009)."""
 _FEW_HITS = 10
 """With fewer lexical hits, the lowest of them says nothing about a passage that was not found."""
+_STEP = 2.0**-50
+"""From one rank to the next below the compared ones: too little to see, and exact in floating point."""
 _EDGE = 1 + 2**-20
 """Weighs few lexical hits a little more, so that the only one wins the tie against the nearest vector."""
 
@@ -67,11 +72,16 @@ class Fusion:
 
 
 def reciprocal_rank_fusion(
-    runs: Sequence[Run], weights: Sequence[float] | None = None, depth: int | None = None
+    runs: Sequence[Run],
+    weights: Sequence[float] | None = None,
+    depth: int | None = None,
+    *,
+    compared: int = FUSED_DEPTH,
 ) -> Run:
     """Score each passage by the sum of weight / (60 + rank) over the runs that found it (Cormack et al., SIGIR 2009).
 
-    Runs may differ in depth and in their queries; weights None = equal, depth None = all passages.
+    Runs may differ in depth and in their queries; weights None = equal, depth None = all passages. Of each run, the
+    first ``compared`` passages count; deeper ones follow as in :func:`min_max_fusion`.
 
     >>> fused = reciprocal_rank_fusion([Run({"q": {"a": 9.0, "b": 8.0}}), Run({"q": {"b": 0.3}})])
     >>> [(passage, round(score, 5)) for passage, score in fused.ranking("q")]
@@ -79,12 +89,13 @@ def reciprocal_rank_fusion(
     """
     results = {}
     for query_id in _query_ids(runs):
+        firsts, deeper = _divided(runs, query_id, compared)
         parts: dict[str, list[float]] = {}
-        for run, weight in zip(runs, weights or [1.0] * len(runs), strict=True):
-            if query_id in run.results:
-                for rank, (passage_id, _) in enumerate(run.ranking(query_id), start=1):
-                    parts.setdefault(passage_id, []).append(weight / (_RANK_CONSTANT + rank))
-        results[query_id] = _best({passage: math.fsum(terms) for passage, terms in parts.items()}, depth)
+        for first, weight in zip(firsts, weights or [1.0] * len(runs), strict=True):
+            for rank, (passage_id, _) in enumerate(Run({"": first}).ranking(""), start=1):
+                parts.setdefault(passage_id, []).append(weight / (_RANK_CONSTANT + rank))
+        fused = {passage: math.fsum(terms) for passage, terms in parts.items()}
+        results[query_id] = _best(fused | _below(0.0, deeper), depth)
     return Run(results, tag="hybrid")
 
 
@@ -94,6 +105,7 @@ def min_max_fusion(
     depth: int | None = None,
     *,
     lexical: Sequence[bool] | None = None,
+    compared: int = FUSED_DEPTH,
 ) -> Run:
     """Score each passage by the weighted mean of its scores, brought to 0..1 in each query and run.
 
@@ -106,6 +118,9 @@ def min_max_fusion(
         weights: One per run; None = equal.
         depth: Most passages per query; None = all.
         lexical: Whether each run scores shared words, so that 0 means none; None = no run does.
+        compared: How many passages of each run are scaled. A deeper one counts as one that the run did not return.
+            Those that no run has among its first ones follow in the order of their best ranks, with scores that are
+            lower by next to nothing. So a deeper search only adds passages after those of a shallow one.
 
     >>> fused = min_max_fusion([Run({"q": {"a": 9.0, "b": 7.0}}), Run({"q": {"b": 3.0, "c": 1.0}})], [3, 1])
     >>> fused.ranking("q")
@@ -114,18 +129,45 @@ def min_max_fusion(
     shares, kinds = weights or [1.0] * len(runs), lexical or [False] * len(runs)
     results = {}
     for query_id in _query_ids(runs):
-        found = dict.fromkeys(passage for run in runs for passage in run.results.get(query_id, {}))
+        firsts, deeper = _divided(runs, query_id, compared)
+        found = dict.fromkeys(passage for first in firsts for passage in first)
         sides = []
-        for run, share, is_lexical in zip(runs, shares, kinds, strict=True):
-            scores = run.results.get(query_id, {})
+        for first, share, is_lexical in zip(firsts, shares, kinds, strict=True):
+            scores = first
             if is_lexical and scores and (len(scores) < _FEW_HITS or len(set(scores.values())) == 1):
                 share, scores = share * _EDGE, {**dict.fromkeys(found, 0.0), **scores}
             scaled = _scaled(scores)
             sides.append((share, scaled, min(scaled.values(), default=0.0)))
         total = math.fsum(share for share, _, _ in sides)
         fused = {name: math.fsum(share * scaled.get(name, low) for share, scaled, low in sides) for name in found}
-        results[query_id] = _best({name: score / total for name, score in fused.items()}, depth)
+        lowest = math.fsum(share * low for share, _, low in sides) / total
+        means = {name: score / total for name, score in fused.items()}
+        results[query_id] = _best(means | _below(lowest, deeper), depth)
     return Run(results, tag="hybrid")
+
+
+def _divided(runs: Sequence[Run], query_id: str, compared: int) -> tuple[list[Mapping[str, float]], dict[str, int]]:
+    """Return the first passages of each run, and how far below them any other one ranks where it ranks best."""
+    firsts: list[Mapping[str, float]] = []
+    deeper: dict[str, int] = {}
+    for run in runs:
+        scores = run.results.get(query_id, {})
+        if len(scores) > compared:
+            # Equal scores stay in the order of the run, in which a deeper search continues it.
+            best = sorted(scores.items(), key=lambda pair: -pair[1])
+            for below, (name, _) in enumerate(best[compared:], start=1):
+                deeper[name] = min(below, deeper.get(name, below))
+            scores = dict(best[:compared])
+        firsts.append(scores)
+    for first in firsts if deeper else ():
+        for name in first:
+            deeper.pop(name, None)
+    return firsts, deeper
+
+
+def _below(lowest: float, deeper: Mapping[str, int]) -> dict[str, float]:
+    """Return scores just below the lowest one, in the order of the ranks."""
+    return {name: lowest - below * _STEP for name, below in deeper.items()}
 
 
 def _scaled(scores: Mapping[str, float]) -> Mapping[str, float]:

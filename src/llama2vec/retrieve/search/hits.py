@@ -119,6 +119,8 @@ def corpus_folder(store: VectorStore) -> Path | None:
     """Return the folder of the documents that a store was made from; None where it is not there."""
     named = store.source.get("folder") or store.source.get("corpus")
     folder = Path(str(named)) if named else None
+    if folder and "folder" in store.source and folder.is_file():  # The index follows one file
+        folder = folder.resolve().parent
     return folder.resolve() if folder and folder.is_dir() else None
 
 

@@ -28,7 +28,7 @@ from llama2vec.retrieve.index.exact import Index, Rows, Scores
 from llama2vec.retrieve.index.filters import PassageFields
 from llama2vec.retrieve.index.folder import build_index
 from llama2vec.retrieve.index.lexical import Bm25Index
-from llama2vec.retrieve.search.fusion import Fusion, Mode
+from llama2vec.retrieve.search.fusion import FUSED_DEPTH, Fusion, Mode
 from llama2vec.retrieve.search.hits import Hit, grouped
 from llama2vec.retrieve.search.opened import EncoderOfStore, OpenedIndex, QueryEncoder
 from llama2vec.retrieve.search.texts import as_passages, check_distinct
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
-
-FUSED_DEPTH = 1000
-"""Fewest passages that each mode contributes to hybrid, so that the first ranks do not depend on the depth."""
 
 _TRIES = 5
 _FEWEST, _PER_DOCUMENT = 50, 10
@@ -282,10 +279,13 @@ class Retriever:
             vectors = cache(lambda: opened.encoded(asked))
             reach = near = max(_FEWEST, _PER_DOCUMENT * depth) if group and depth > 0 else depth
             while True:
-                run, row_of_id = self._search(opened, asked, mode or opened.default_mode, reach, where, vectors)
+                chosen = mode or opened.default_mode
+                run, row_of_id = self._search(opened, asked, chosen, reach, where, vectors)
                 scores = run.results["question"]
                 rows = [row_of_id[passage_id] for passage_id in scores]
-                ranked = zip(scores.values(), opened.index.store.passages(rows), rows, strict=True)
+                # Those below the fused ones are ordered by scores just below 0.
+                shown = [max(score, 0.0) if chosen == "hybrid" else score for score in scores.values()]
+                ranked = zip(shown, opened.index.store.passages(rows), rows, strict=True)
                 found = [Hit(rank, score, passage, row) for rank, (score, passage, row) in enumerate(ranked, start=1)]
                 if not group:
                     return found

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +22,9 @@ from llama2vec.records import Passage
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, check_vectors
 from llama2vec.retrieve.store.reuse import count_cut, encoder_batches, gathered
 
+logger = logging.getLogger(__name__)
+
+_FORMAT, _LONGEST_HEAD = "llama2vec-vectors", 1000
 _KEY_BYTES, _CHECKSUM_BYTES = 16, 4
 
 
@@ -28,7 +33,7 @@ class Journal:
 
     Args:
         encoder: Makes the vectors.
-        path: The journal; one of another contract is replaced.
+        path: The journal; one of another contract is kept beside it until :meth:`remove`.
     """
 
     def __init__(self, encoder: PassageEncoder, path: Path) -> None:
@@ -36,9 +41,10 @@ class Journal:
         self.dimension, self.contract_hash = encoder.dimension, encoder.contract_hash
         self.encoded = 0  # texts that the encoder read so far
         self._record_bytes = _KEY_BYTES + 4 * self.dimension + _CHECKSUM_BYTES
-        head = {"format": "llama2vec-vectors", "contract": self.contract_hash, "dimension": self.dimension}
+        head = {"format": _FORMAT, "contract": self.contract_hash, "dimension": self.dimension}
         self._head = (json.dumps(head) + "\n").encode()
         self._places: dict[bytes, int] = {}
+        self._make_way()
         self._file = path.open("r+b" if path.is_file() and not path.is_symlink() else "w+b")
         self._open()
 
@@ -68,14 +74,31 @@ class Journal:
 
     def close(self) -> None:
         """Keep the journal for the next time, unless it holds no vector yet."""
-        if not self._places:
-            self.remove()
         self._file.close()
+        if not self._places:
+            self._path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete the journal: everything in it is in a store now."""
+        """Delete the journal, and those of other contracts: a store has all vectors now."""
         self._file.close()
-        self._path.unlink(missing_ok=True)
+        for path in (self._path, *kept_journals(self._path)):
+            path.unlink(missing_ok=True)
+
+    def _make_way(self) -> None:
+        """Put the journal of another contract aside, and bring back the one of this contract."""
+        if self._path.is_file() and not self._path.is_symlink():
+            with self._path.open("rb") as file:
+                head = file.readline(_LONGEST_HEAD)
+                holds_vectors = bool(file.read(1))
+            if head != self._head and holds_vectors and _is_head(head):
+                self._path.replace(_aside(self._path, head))
+                logger.warning(
+                    "an interrupted sync made vectors with another model or other settings of it; they are kept until "
+                    "a sync succeeds: to use them, interrupt this one and rerun that one"
+                )
+        kept = _aside(self._path, self._head)
+        if kept.is_file() and not kept.is_symlink():
+            kept.replace(self._path)
 
     def _open(self) -> None:
         """Find the whole records, and cut off what follows them."""
@@ -108,6 +131,25 @@ class Journal:
             place += self._record_bytes
         self._file.flush()
         self.encoded += len(keys)
+
+
+def kept_journals(path: Path) -> list[Path]:
+    """Return the journals of other contracts that lie beside a journal."""
+    named = re.compile(re.escape(path.name) + r"\.of-[0-9a-f]{16}")
+    folder = path.parent
+    return sorted(one for one in folder.iterdir() if named.fullmatch(one.name)) if folder.is_dir() else []
+
+
+def _aside(path: Path, head: bytes) -> Path:
+    return path.with_name(f"{path.name}.of-{hashlib.blake2b(head, digest_size=8).hexdigest()}")
+
+
+def _is_head(line: bytes) -> bool:
+    try:
+        facts = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(facts, dict) and facts.get("format") == _FORMAT
 
 
 def _key(passage: Passage) -> bytes:

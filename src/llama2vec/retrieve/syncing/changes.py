@@ -1,7 +1,7 @@
 """What changed in a folder since an index was made, and the passages of the changed files.
 
-A file is unchanged if its size and time are; otherwise its bytes and the day of its last change decide, because
-passages can be searched by that day. Only new and changed files are read.
+A file is unchanged if its size and time are, in the same folder; otherwise its bytes and the day of its last change
+decide, because passages can be searched by that day. Only new and changed files are read.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from llama2vec.files import disk_errors
 from llama2vec.records import Passage
 from llama2vec.retrieve.store.reader import VectorStore
 from llama2vec.retrieve.syncing.inventory import FileRecord, Inventory
+from llama2vec.retrieve.syncing.removals import removed_places
 from llama2vec.terminal import ProgressReporter
 
 _SETTLED_NANOSECONDS = 2_000_000_000
@@ -85,6 +86,7 @@ class Counts:
     deleted: int = 0
     unchanged: int = 0
     returned: list[str] = field(default_factory=list)  # Files whose change brought back removed passages
+    resplit: list[tuple[str, int, int]] = field(default_factory=list)  # File, removed passages not found again, of all
 
     def then(self, later: Counts) -> Counts:
         """Return the counts of two syncs in a row as those of one."""
@@ -112,6 +114,7 @@ class Changes:
     ) -> None:
         self._source, self._old, self._store = source, old, store
         self._leave_out = leave_out
+        self._same_folder = old is not None and old.folder == str(source.folder.resolve())
         self._same_plan = old is not None and old.plan == dict(source.plan)
         self._ids, self._repeats = DocumentIds(), False  # Those of the files that were read
         self.counts = Counts()
@@ -225,7 +228,9 @@ class Changes:
 
     def _entry(self, file: SourceFile, old: FileRecord | None, rows: range, gone: dict[str, FileRecord]) -> Entry:
         usable = old is not None and bool(old.sha256) and self._same_plan and self._store is not None
-        if old is not None and usable and (old.size, old.modified_ns) == (file.size, file.modified_ns):
+        same_time = old is not None and (old.size, old.modified_ns) == (file.size, file.modified_ns)
+        # A file of another folder may have the same name, size and time, as where two trees were unpacked.
+        if old is not None and usable and same_time and self._same_folder:
             self.counts.unchanged += not old.skipped
             return Entry(old, rows)
         now = time.time_ns()
@@ -261,8 +266,9 @@ class Changes:
         known = old or before
         if known is not None and known.removed:
             # Places count among the passages of one plan: under another one, the file shall come back as changed.
-            fits = known.removed == "all" or self._same_plan
-            facts = {"path": facts["path"], "sha256": known.sha256 if fits else "", "removed": known.removed}
+            fits = known.removed == "all" or bool(known.removed_texts) or self._same_plan
+            kept = {"removed": known.removed, "removed_texts": known.removed_texts}
+            facts = {"path": facts["path"], "sha256": known.sha256 if fits else "", **kept}
         return Entry(FileRecord(**facts, skipped=reason))
 
     def _read(self, file: SourceFile, content: bytes, facts: Mapping[str, Any], old: _Old, before: _Old) -> Entry:
@@ -271,16 +277,19 @@ class Changes:
             passages, problems = self._source.read(file, content)
         except UnreadableError as error:
             return self._skipped(str(error), facts, old, before)
-        removed = before.removed if before else ()
-        if removed != "all" and not self._same_plan:
-            removed = ()  # places among the passages of other settings
-        known = old or before
-        if known is not None and known.removed != () and removed == ():
+        removed, places = before.removed if before else (), dict[int, str]()
+        if before is not None and removed not in ("all", ()):
+            places = removed_places(before, passages, same_plan=self._same_plan)
+            removed = "all" if places and len(places) == len(passages) else tuple(places)
+            if len(places) < len(before.removed):
+                self.counts.resplit.append((file.name, len(before.removed) - len(places), len(before.removed)))
+        elif before is None and old is not None and old.removed != ():
             self.counts.returned.append(file.name)
-        kept = [passage for place, passage in enumerate(passages) if removed != "all" and place not in removed]
+        kept = [passage for place, passage in enumerate(passages) if removed != "all" and place not in places]
         begin = self._spool.seek(0, 2)
         for passage in kept:
             self._spool.write(passage_line(passage))
         self._repeats |= not self._ids.take(passage.id for passage in kept)
-        record = FileRecord(**facts, passages=len(kept), problems=tuple(problems), removed=removed)
+        texts = tuple(filter(None, places.values())) if removed != "all" else ()
+        record = FileRecord(**facts, passages=len(kept), problems=tuple(problems), removed=removed, removed_texts=texts)
         return Entry(record, spooled=(begin, self._spool.tell()))

@@ -38,6 +38,7 @@ class FileRecord(BaseModel):
     problems: tuple[str, ...] = ()  # What could not be read of it
     numbers: dict[str, int] = {}  # Of its documents whose ids were taken: the number that their ids end in
     removed: Literal["all"] | tuple[int, ...] = ()  # Places of its passages that `remove` took out, from 0
+    removed_texts: tuple[str, ...] = ()  # Hash of each, and how many equal texts stand before it; () = not known
 
 
 class Inventory(BaseModel):

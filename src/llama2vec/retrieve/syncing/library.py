@@ -15,20 +15,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from llama2vec.artifact import Work, claim, find, new_path
 from llama2vec.data.corpus.document_ids import why_numbered
 from llama2vec.data.documents.folder import ReadingReport, Skipped
-from llama2vec.data.documents.splitting import passage_id
-from llama2vec.errors import CorruptShardError, DataError, EmptyCorpusError, OutputExistsError, StoreError
+from llama2vec.errors import CorruptShardError, EmptyCorpusError, OutputExistsError, StoreError
 from llama2vec.files import check_inputs, remove
 from llama2vec.manifest import digest
 from llama2vec.model.source import cache_folder
-from llama2vec.records import Passage
+from llama2vec.records import Passage, VectorFormat
 from llama2vec.retrieve.index.folder import build_index
 from llama2vec.retrieve.settings import LibrarySettings
-from llama2vec.retrieve.store.journal import Journal
+from llama2vec.retrieve.store.journal import Journal, kept_journals
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store.reuse import KnownVectors
 from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
@@ -41,6 +40,7 @@ from llama2vec.retrieve.syncing.inventory import (
     FileRecord,
     Inventory,
 )
+from llama2vec.retrieve.syncing.removals import rows_of, without
 
 logger = logging.getLogger(__name__)
 
@@ -154,16 +154,17 @@ class Library:
             old, store = self._present()
             if old is None or store is None:
                 raise StoreError(f"{self.path} is damaged; run `llama2vec sync` to build it again")
-            removed = _rows_of(ids, old, store)
+            removed = rows_of(ids, old, store)
             if not removed:
                 with suppress(FileNotFoundError):
                     remove(new_path(self.path.resolve()))
                 return 0
-            files = [
-                _without(record, [row - span.start for row in span if row in removed]) for record, span in old.spans()
-            ]
             if len(removed) == len(store):
                 raise EmptyCorpusError(f"{self.path} would be empty; delete the folder instead")
+            files = []
+            for record, span in old.spans():
+                offsets = [row - span.start for row in span if row in removed]
+                files.append(without(record, offsets, store.passages(span)) if offsets else record)
             encoder = _OnlyKnown(store, len(store) - len(removed)) if store.has_vectors else None
             after = old.model_copy(update={"files": tuple(files)})
             settings = LibrarySettings.model_validate(old.settings)
@@ -245,6 +246,13 @@ class _Sync:
             self._check(changes, after)
             for path in changes.counts.returned:
                 logger.warning("%s changed, so its removed passages are back", path)
+            for path, lost, removed in changes.counts.resplit:
+                which = f"{lost} of its {removed} removed passages" if removed > 1 else "its removed passage"
+                have = "has" if lost == 1 else "have"
+                logger.warning(
+                    "%s is read or split differently now: %s %s no counterpart, and the text may be back in others",
+                    path, which, have,
+                )  # fmt: skip
             is_new = changes.differs or old is None or _made_by(old) != _made_by(after)
             encoded = self._replace(changes, after, store) if is_new else 0
             if not is_new:
@@ -259,7 +267,8 @@ class _Sync:
         with suppress(FileNotFoundError):
             remove(new_path(target))
         if self._encoder is not None:
-            _journal_path(target).unlink(missing_ok=True)
+            for journal in (_journal_path(target), *kept_journals(_journal_path(target))):
+                journal.unlink(missing_ok=True)
 
     def _check(self, changes: Changes, after: Inventory) -> None:
         if self._strict:
@@ -274,7 +283,7 @@ class _Sync:
         journal = Journal(self._encoder, _journal_path(target)) if self._encoder else None
         try:
             known: PassageEncoder | None = journal
-            if journal and store and store.has_vectors and _can_reuse(store, journal, self._settings):
+            if journal and store and store.has_vectors and self._can_reuse(store, journal):
                 known = KnownVectors(journal, store, dtype=self._settings.vector_format)
             written = _write(folder, self._work.output, changes.passages, known, after)
         except BaseException:
@@ -286,6 +295,21 @@ class _Sync:
             journal.remove()
         warn_of_cut_passages(written, "split them with --set passages.split=auto", where=after.folder)
         return journal.encoded if journal else 0
+
+    def _can_reuse(self, store: VectorStore, encoder: PassageEncoder) -> bool:
+        """Tell whether the vectors of a store serve this index; warn where only their rounding is in the way."""
+        if store.contract_hash != encoder.contract_hash:
+            return False
+        wanted, formats = self._settings.vector_format, get_args(VectorFormat)
+        if formats.index(store.dtype) <= formats.index(wanted):
+            return True
+        option = "half" if store.dtype == "float16" else "int8"
+        logger.warning(
+            "%s: the vectors are stored as %s, which is less exact than %s, so all passages are encoded again; to keep "
+            "the vectors, interrupt and set index.%s=true",
+            self._work.output, store.dtype, wanted, option,
+        )  # fmt: skip
+        return False
 
 
 def _write(
@@ -315,48 +339,9 @@ def _write(
     return store
 
 
-def _rows_of(ids: Sequence[str], inventory: Inventory, store: VectorStore) -> set[int]:
-    """Return the rows that ids of passages, or paths of files and documents, name."""
-    found: dict[str, set[int]] = {name: set() for name in ids}
-    files = {record.path for record in inventory.files}
-    paths = (record.path for record, span in inventory.spans() for _ in span)
-    for row, (path, passage) in enumerate(zip(paths, store_passages(store), strict=True)):
-        document, _, part = passage.id.rpartition("#")
-        names = {path, passage.id, passage.place.document if passage.place else path}
-        for name in names | ({document} if part.isdecimal() else set()):
-            if name in found and (name == path or name not in files):  # A file's path may be another one's id
-                found[name].add(row)
-    gone = [record for record in inventory.files if record.removed]
-    missing = [name for name, rows in found.items() if not rows and not _was_removed(name, gone)]
-    if missing:
-        raise DataError(f"the index has no document or passage {missing[0]!r}; give its path or id as search shows it")
-    return set().union(*found.values())
-
-
-def _was_removed(name: str, records: Sequence[FileRecord]) -> bool:
-    """Tell whether an id names a file of which something was removed before, or a part of it."""
-    paths = {passage_id(record.path) for record in records} | {record.path for record in records}
-    return name in paths or name.rpartition("#")[0] in paths
-
-
-def _without(record: FileRecord, offsets: Sequence[int]) -> FileRecord:
-    """Return a file's record after some of its passages, counted in the store, are removed."""
-    if not offsets:
-        return record
-    gone = set(record.removed if record.removed != "all" else ())
-    there = [place for place in range(record.passages + len(gone)) if place not in gone]
-    left = record.passages - len(offsets)
-    removed = tuple(sorted(gone | {there[offset] for offset in offsets}))
-    return record.model_copy(update={"passages": left, "removed": removed if left else "all"})
-
-
 def _made_by(inventory: Inventory) -> tuple[Any, ...]:
     """Return what decides store and index besides the passages; a model may be known before it has made vectors."""
     return inventory.folder, inventory.settings, inventory.model, inventory.contract_hash
-
-
-def _can_reuse(store: VectorStore, encoder: PassageEncoder, settings: LibrarySettings) -> bool:
-    return store.contract_hash == encoder.contract_hash and store.dtype == settings.vector_format
 
 
 def _journal_path(target: Path) -> Path:
@@ -367,4 +352,4 @@ def own_paths(index: Path) -> list[Path]:
     """Return what of a folder is never a document of it: its index with what a sync leaves, and the user's cache."""
     target = index.resolve()
     beside = [new_path(target), _journal_path(target), target.with_name(f".old-{target.name}")]
-    return [target, *beside, cache_folder()]
+    return [target, *beside, *kept_journals(_journal_path(target)), cache_folder()]

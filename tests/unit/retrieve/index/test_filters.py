@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,6 +152,26 @@ def test_an_expression_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -
         many.rows("year >= 1")
     monkeypatch.undo()
     assert len(many.rows("year >= 1")) == 19_999
+
+
+def test_calls_of_replace_within_each_other_are_stopped_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = PassageFields(lambda: (Passage("m", "") for _ in range(1)))
+    grown = "id"
+    for _ in range(7):
+        grown = f"replace({grown}, 'm', '{'m' * 10}')"
+    with pytest.raises(FilterError, match="a text longer than 1,048,576 bytes; simplify it"):
+        one.rows(f"length({grown}) > 5")
+    grown = "id"
+    for _ in range(5):
+        grown = f"replace({grown}, 'm', '{'m' * 10}')"
+    for _ in range(8):
+        grown = f"replace(replace({grown}, 'm', 'n'), 'n', 'm')"
+    monkeypatch.setattr(filters_module, "_SECONDS", 0.1)
+    begun = time.monotonic()
+    with pytest.raises(FilterError, match="took longer than"):
+        one.rows(" + ".join([f"length({grown})"] * 20) + " > 5")
+    assert time.monotonic() - begun < 3
+    assert one.rows("replace(id, 'm', 'n') = 'n'").tolist() == [0]
 
 
 def test_the_connection_refuses_everything_but_reading_the_fields(fields: PassageFields) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -225,3 +226,29 @@ def test_a_querys_own_passage_makes_room_for_the_next_one() -> None:
     assert first_of_each(run, 2, {"q", "p"}) == Run({"q": {"a": 1.0, "b": 1.0}, "p": {"q": 2.0, "a": 1.0}}, "ours")
     assert first_of_each(run, None, {"q"}).results["q"] == {"a": 1.0, "b": 1.0}
     assert first_of_each(run, None, {"p"}) == run
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 6),
+    st.sampled_from([min_max_fusion, partial(min_max_fusion, lexical=[False, True]), reciprocal_rank_fusion]),
+)
+def test_a_deeper_search_only_adds_passages_after_those_of_a_shallow_one(
+    seed: int, compared: int, fuse: Callable[..., Run]
+) -> None:
+    draw = random.Random(seed)
+    names = [f"p{number:02d}" for number in range(30)]
+    whole = []
+    for _ in range(2):
+        draw.shuffle(names)
+        scores = sorted((draw.choice([0.5, 1.0, 2.0, 3.0, draw.random()]) for _ in names), reverse=True)
+        whole.append(list(zip(names, scores, strict=True)))
+
+    def searched(depth: int) -> list[tuple[str, float]]:
+        runs = [Run({"q": dict(one[: max(depth, compared)])}) for one in whole]
+        return fuse(runs, depth=depth, compared=compared).ranking("q")
+
+    everything = searched(len(names))
+    for depth in range(1, len(names)):
+        assert searched(depth) == everything[:depth]

@@ -54,6 +54,8 @@ def test_the_folder_of_the_documents_is_the_one_that_the_store_names(
     (folder / "guide.md").write_text("text")
     assert corpus_folder(store_with({"corpus": str(folder)})) == folder.resolve()
     assert corpus_folder(store_with({"corpus": "hf:x", "folder": str(folder)})) == folder.resolve()
+    # An index may follow one file.
+    assert corpus_folder(store_with({"folder": str(folder / "guide.md")})) == folder.resolve()
     for source in ({"corpus": str(folder / "guide.md")}, {"corpus": "hf:x"}, {}):
         assert corpus_folder(store_with(source)) is None
     monkeypatch.chdir(folder.parent)

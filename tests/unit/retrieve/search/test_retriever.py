@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 from functools import partial
 from pathlib import Path
 
@@ -321,6 +322,27 @@ def test_hits_are_grouped_by_document_however_many_passages_one_has(
     assert len(asked) == (0 if mode == "bm25" else 3)
     with pytest.raises(ConfigError, match="at least 1, not 0"):
         retriever.hits("llama", mode, 0, group=True)
+
+
+def test_the_best_documents_do_not_depend_on_how_many_are_asked_for(tmp_path: Path) -> None:
+    # The passages of the book are more than the fusion compares, so the search for further documents goes deeper.
+    draw = random.Random(0)
+    words = ["llama", "andes", "camel", "desert", "sheep", "wool", *(f"word{number}" for number in range(30))]
+    documents = ["book.txt"] * 1500 + [f"{number % 6}.txt" for number in range(12)]
+    passages = [
+        Passage(f"p{number}", " ".join(draw.choices(words, k=9)), place=Place(document, number, number + 1))
+        for number, document in enumerate(documents)
+    ]
+    store = write_store(lambda: passages, CountingEncoder(), tmp_path / "store", source={})
+    build_index(store, tmp_path / "index", bm25="en")
+    retriever = Retriever.open(tmp_path / "index", CountingEncoder())
+    for _ in range(15):
+        question = " ".join(draw.choices(words[:6], k=3))
+        for mode in retriever.modes:
+            deep = retriever.hits(question, mode, 5, group=True)
+            assert retriever.hits(question, mode, 1, group=True)[0] == deep[0]
+            assert retriever.hits(question, mode, 3, group=True) == deep[:3]
+            assert mode != "hybrid" or all(0 <= hit.score <= 1 for hit in deep)
 
 
 def test_queries_that_the_model_cuts_are_counted_once_a_call(

@@ -49,19 +49,28 @@ def test_what_a_kill_cut_off_is_dropped_and_the_rest_kept(tmp_path: Path, left: 
     assert (tmp_path / "j").read_bytes() == whole
 
 
-def test_a_garbled_record_ends_the_journal_and_another_contract_starts_it_anew(tmp_path: Path) -> None:
+def test_a_garbled_record_ends_the_journal_and_one_of_another_contract_is_kept_until_a_sync_succeeds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     journal = Journal(HashEncoder(), tmp_path / "j")
     journal.encode_passages(PASSAGES[:3])
     journal.close()
     damaged = bytearray((tmp_path / "j").read_bytes())
     damaged[-RECORD - 10] ^= 1
     (tmp_path / "j").write_bytes(damaged)
-    for contract, missing in (("c0ffee", 2), ("another", 3), ("c0ffee", 3)):
+    for contract, missing in (("c0ffee", 2), ("another", 3), ("c0ffee", 0), ("another", 0)):
         encoder = HashEncoder(contract)
         journal = Journal(encoder, tmp_path / "j")
         journal.encode_passages(PASSAGES[:3])
         journal.close()
         assert len(encoder.encoded) == missing
+    assert len(caplog.messages) == 3
+    assert "made vectors with another model or other settings of it; they are kept until a sync succeeds" in caplog.text
+    (tmp_path / "j.of-mine").write_text("")
+    assert len(list(tmp_path.iterdir())) == 3
+    Journal(HashEncoder("third"), tmp_path / "j").close()  # It made no vector, and leaves the others alone
+    Journal(HashEncoder(), tmp_path / "j").remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["j.of-mine"]
 
 
 def test_the_journal_counts_what_its_encoder_cuts(tmp_path: Path) -> None:

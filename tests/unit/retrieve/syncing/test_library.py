@@ -358,24 +358,71 @@ def test_a_skipped_file_stays_removed_under_another_name_and_comes_back_when_it_
     assert sync(folder, removed).counts.deleted == 1
 
 
-def test_removed_passages_of_a_file_that_no_reader_could_read_come_back_only_with_a_word(
+class SplitsAtLines(ReadsLess):
+    """Splits at ``between`` instead of blank lines."""
+
+    between = "\n"
+
+    def _parts(self, path: str, text: str) -> Iterator[Passage]:
+        yield from super()._parts(path, "\n\n".join(text.split(self.between)))
+
+
+def test_removed_passages_stay_away_while_other_settings_keep_them_whole(
     folder: Path, removed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    without = ReadsLess(folder, "river", {"package": "none"})
-    assert sync(folder, removed, source=without).passages == 2 + 3  # the places in b/d.txt were those of another plan
-    assert caplog.messages == ["b/d.txt changed, so its removed passages are back"]
-    sync(folder, removed)
-    assert ids(removed) == ["b/c.txt#1", "b/d.txt#1", "b/d.txt#2", "b/d.txt#3", "e.txt#1"]
-    Library(removed).remove(["b/d.txt#2"])
-    caplog.clear()
-    # Two syncs under another plan: in the first one the file cannot be read.
     plan = {"words": 3}
+    sync(folder, removed, source=ReadsLess(folder, plan=plan))
+    assert ids(removed) == KEPT
+    sync(folder, removed, source=SplitsAtLines(folder, plan={"at": "lines"}))  # The same passages
+    assert ids(removed) == KEPT
+    # Two syncs under another plan: in the first one the file cannot be read.
     sync(folder, removed, source=ReadsLess(folder, "harbor", plan))
-    (folder / "b" / "d.txt").touch()
     age(folder / "b" / "d.txt", 1_100_000_000)
-    assert sync(folder, removed, source=ReadsLess(folder, plan=plan)).counts.returned == ["b/d.txt"]
-    assert caplog.messages == ["b/d.txt changed, so its removed passages are back"]
-    assert "b/d.txt#2" in ids(removed)
+    sync(folder, removed, source=ReadsLess(folder, plan=plan))
+    assert (ids(removed), caplog.text) == (KEPT, "")
+    Library(removed).remove(["b/d.txt#1"])
+    sync(folder, removed)
+    assert (ids(removed), caplog.text) == (["b/c.txt#1", "b/d.txt#3", "e.txt#1"], "")
+
+
+def test_of_equal_passages_the_removed_one_stays_away_under_other_settings(tmp_path: Path) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "one\n\nsame\n\ntwo\n\nsame\n\nsame"}), tmp_path / "index"
+    sync(folder, index)
+    Library(index).remove(["a.txt#2"])
+    Library(index).remove(["a.txt#5"])
+    sync(folder, index, source=BlankLineSource(folder, words=50))
+    assert ids(index) == ["a.txt#1", "a.txt#3", "a.txt#4"]
+
+
+def test_removed_passages_that_are_split_otherwise_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder, index = write(tmp_path / "docs", {"g.txt": "one\ntwo\n\nthree\n\nfour", "h.txt": "x"}), tmp_path / "index"
+    sync(folder, index)
+    Library(index).remove(["g.txt#1", "g.txt#2"])
+    sync(folder, index, source=SplitsAtLines(folder, plan={"at": "lines"}))
+    assert ids(index) == ["g.txt#1", "g.txt#2", "g.txt#4", "h.txt#1"]
+    assert caplog.messages == [
+        "g.txt is read or split differently now: 1 of its 2 removed passages has no counterpart, and the text may be "
+        "back in others"
+    ]
+    assert Library(index).remove(["g.txt#1", "g.txt#2", "g.txt#4"]) == 3
+    assert sync(folder, index).passages == 1  # Every passage was removed, so the file is
+
+
+def test_places_that_an_earlier_version_kept_hold_for_its_settings_and_are_told_under_others(
+    folder: Path, removed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = Library(removed).inventory
+    files = tuple(record.model_copy(update={"removed_texts": ()}) for record in old.files)
+    old.model_copy(update={"files": files}).write(removed)
+    age(folder / "b" / "d.txt", 1_100_000_000)
+    sync(folder, removed)
+    assert ids(removed) == KEPT
+    sync(folder, removed, source=BlankLineSource(folder, words=50))
+    assert ids(removed) == ["b/c.txt#1", "b/d.txt#1", "b/d.txt#2", "b/d.txt#3", "e.txt#1"]
+    assert caplog.messages == [
+        "b/d.txt is read or split differently now: its removed passage has no counterpart, and the text may be back "
+        "in others"
+    ]
 
 
 def test_a_file_that_becomes_unreadable_and_is_restored_stays_removed(
@@ -393,12 +440,12 @@ def test_a_file_that_becomes_unreadable_and_is_restored_stays_removed(
     assert sync(folder, removed).counts.returned == ["a.txt"]
 
 
-def test_a_file_renamed_while_the_settings_change_says_that_its_passages_are_back(
+def test_the_removed_passages_of_a_file_renamed_while_the_settings_change_stay_away(
     folder: Path, removed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "b" / "d.txt").rename(folder / "f.txt")
-    assert sync(folder, removed, source=BlankLineSource(folder, words=50)).passages == 5
-    assert caplog.messages == ["f.txt changed, so its removed passages are back"]
+    assert sync(folder, removed, source=BlankLineSource(folder, words=50)).passages == 4
+    assert (ids(removed), caplog.text) == (["b/c.txt#1", "e.txt#1", "f.txt#1", "f.txt#3"], "")
 
 
 def test_other_settings_or_another_splitter_make_what_they_decide_anew(folder: Path, tmp_path: Path) -> None:
@@ -431,6 +478,60 @@ def test_vectors_in_int8_survive_a_change_and_a_removal(folder: Path, tmp_path: 
     assert len(same) > 2
     for row, vector in same:
         np.testing.assert_array_equal(after.vectors([row])[0], vector)
+
+
+def test_vectors_are_rounded_without_the_model_and_made_again_only_where_rounding_lost_something(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = tmp_path / "index"
+    sync(folder, index, HashEncoder())
+    for format in ("half", "int8"):
+        encoder, settings = HashEncoder(), LibrarySettings(shard_size=5, **{format: True})
+        assert sync(folder, index, encoder, settings=settings).is_new
+        assert encoder.encoded == []
+    assert (VectorStore.open(index / "store").dtype, caplog.text) == ("int8", "")
+    warned = []
+    encoder = HashEncoder()
+    encoder.encode_passages = lambda passages: (
+        warned.append(caplog.text)
+        or encoder._vectors(  # type: ignore
+            [passage.full_text for passage in passages]
+        )
+    )
+    sync(folder, index, encoder)
+    assert "the vectors are stored as int8, which is less exact than float32, so all passages are encoded" in warned[0]
+    assert "to keep the vectors, interrupt and set index.int8=true" in warned[0]
+    exact = content(index)
+    assert exact == anew(folder, index, HashEncoder())
+
+
+def test_an_index_that_follows_another_folder_takes_nothing_from_size_and_time(folder: Path, tmp_path: Path) -> None:
+    index, encoder = tmp_path / "index", HashEncoder()
+    sync(folder, index, encoder)
+    other = write(tmp_path / "other", {**FILES, "e.txt": "silver orchard"})  # As long, and as old
+    encoder.encoded.clear()
+    counts = sync(other, index, encoder, follow=True).counts
+    assert (counts.changed, counts.unchanged, encoder.encoded) == (1, 3, ["e silver orchard"])
+    assert "silver orchard" in [passage.text for passage in Retriever.open(index, encoder).store.passages(range(7))]
+    assert not sync(other, index, encoder).is_new
+
+
+def test_a_mistaken_model_does_not_lose_the_vectors_of_an_interrupted_sync(folder: Path, tmp_path: Path) -> None:
+    class Killed(HashEncoder):
+        def encode_passages(self, passages: Sequence[Passage], /) -> npt.NDArray[np.float32]:
+            if self.encoded:
+                raise KeyboardInterrupt
+            return super().encode_passages(passages)
+
+    index = tmp_path / "index"
+    for encoder in (Killed(), Killed("mistaken")):
+        with pytest.raises(KeyboardInterrupt):
+            sync(folder, index, encoder, settings=LibrarySettings(shard_size=2))
+    assert len(list(tmp_path.glob(".vectors-index*"))) == 2
+    right = HashEncoder()
+    sync(folder, index, right, settings=LibrarySettings(shard_size=2))
+    assert len(right.encoded) == 7 - 2
+    assert not list(tmp_path.glob(".vectors-index*"))
 
 
 def test_a_damaged_index_is_made_anew_and_what_was_removed_stays_away(

@@ -1,0 +1,96 @@
+"""What `remove` takes out of an index, and how it stays out when the file is read again.
+
+A removed passage is known by its text, and by which of the file's passages with this text it is. So it is found again
+where the file is split otherwise, unless the split goes through it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from llama2vec.data.documents.splitting import passage_id
+from llama2vec.errors import DataError
+from llama2vec.records import Passage
+from llama2vec.retrieve.store.reader import VectorStore, store_passages
+from llama2vec.retrieve.syncing.inventory import FileRecord, Inventory
+
+
+def rows_of(ids: Sequence[str], inventory: Inventory, store: VectorStore) -> set[int]:
+    """Return the rows that ids of passages, or paths of files and documents, name.
+
+    Raises:
+        DataError: The index has no such document or passage, nor had it.
+    """
+    found: dict[str, set[int]] = {name: set() for name in ids}
+    files = {record.path for record in inventory.files}
+    paths = (record.path for record, span in inventory.spans() for _ in span)
+    for row, (path, passage) in enumerate(zip(paths, store_passages(store), strict=True)):
+        document, _, part = passage.id.rpartition("#")
+        names = {path, passage.id, passage.place.document if passage.place else path}
+        for name in names | ({document} if part.isdecimal() else set()):
+            if name in found and (name == path or name not in files):  # A file's path may be another one's id
+                found[name].add(row)
+    gone = [record for record in inventory.files if record.removed]
+    missing = [name for name, rows in found.items() if not rows and not _was_removed(name, gone)]
+    if missing:
+        raise DataError(f"the index has no document or passage {missing[0]!r}; give its path or id as search shows it")
+    return set().union(*found.values())
+
+
+def _was_removed(name: str, records: Sequence[FileRecord]) -> bool:
+    """Tell whether an id names a file of which something was removed before, or a part of it."""
+    paths = {passage_id(record.path) for record in records} | {record.path for record in records}
+    return name in paths or name.rpartition("#")[0] in paths
+
+
+def without(record: FileRecord, offsets: Sequence[int], passages: Sequence[Passage]) -> FileRecord:
+    """Return a file's record after some of its passages are removed.
+
+    Args:
+        record: Before.
+        offsets: Which of the file's passages in the store.
+        passages: All of the file's passages in the store.
+    """
+    left = record.passages - len(offsets)
+    if left == 0:
+        return record.model_copy(update={"passages": 0, "removed": "all", "removed_texts": ()})
+    before = record.removed if record.removed != "all" else ()
+    there = [place for place in range(record.passages + len(before)) if place not in set(before)]
+    removed = tuple(sorted({*before, *(there[offset] for offset in offsets)}))
+    texts: tuple[str, ...] = ()
+    if len(before) == len(record.removed_texts):  # An earlier version kept the places alone
+        hashes = dict(zip(there, map(_hash, passages), strict=True))
+        hashes |= {place: text.partition(":")[0] for place, text in zip(before, record.removed_texts, strict=True)}
+        numbered = dict(zip(sorted(hashes), _numbered(hashes[place] for place in sorted(hashes)), strict=True))
+        texts = tuple(numbered[place] for place in removed)
+    return record.model_copy(update={"passages": left, "removed": removed, "removed_texts": texts})
+
+
+def removed_places(record: FileRecord, passages: Sequence[Passage], *, same_plan: bool) -> dict[int, str]:
+    """Return which of a file's passages stay removed, and their texts as a record keeps them.
+
+    Args:
+        record: Describes the same bytes, with places in ``removed``.
+        passages: The file as it is split now.
+        same_plan: Whether it is split as when the record was made.
+    """
+    if record.removed_texts:
+        wanted = set(record.removed_texts)
+        return {place: text for place, text in enumerate(_numbered(map(_hash, passages))) if text in wanted}
+    return {place: "" for place in record.removed if isinstance(place, int)} if same_plan else {}
+
+
+def _hash(passage: Passage) -> str:
+    return hashlib.blake2b(passage.text.encode(errors="surrogatepass"), digest_size=12).hexdigest()
+
+
+def _numbered(hashes: Iterable[str]) -> list[str]:
+    """Return each hash with how many equal ones stand before it."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for one in hashes:
+        numbered.append(f"{one}:{seen[one]}")
+        seen[one] += 1
+    return numbered

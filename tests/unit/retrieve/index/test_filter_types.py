@@ -1,0 +1,114 @@
+"""Numbers compared with text, nulls, and fields that hold both."""
+
+from __future__ import annotations
+
+import pytest
+
+from llama2vec.errors import FilterError
+from llama2vec.records import Passage
+from llama2vec.retrieve.index.filters import PassageFields
+
+PASSAGES = (
+    Passage("0", "t", fields={"temp": "-7", "n": 1, "year": 2020, "draft": True, "done": "true"}),
+    Passage("1", "t", fields={"temp": "3", "n": 2, "year": "2020", "draft": False, "empty": None}),
+    Passage("2", "t", fields={"temp": "20", "n": -3, "year": "about 1900", "day": "2024-05-01"}),
+    Passage("3", "t", fields={"year": 1999.0}),
+)
+
+
+@pytest.fixture(scope="module")
+def fields() -> PassageFields:
+    return PassageFields(lambda: iter(PASSAGES))
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        ("year = 2020", [0, 1]),
+        ("2020 = (year)", [0, 1]),
+        ("year = '2020'", [0, 1]),
+        ("year != 2020", [2, 3]),
+        ("not year = +2020", [2, 3]),
+        ("year in (2020, 'about 1900')", [0, 1, 2]),
+        ("year not in ((2020), -1)", [2, 3]),
+        ("year is 2020", [0, 1]),
+        ("year is not '2020'", [2, 3]),
+        ("year = 1999", [3]),
+        ("year = 'about 1900' and n < 0", [2]),
+        ("n = 1 or year = 2020 and n = 2", [0, 1]),
+        ("cast(year as real) < 1950", [2]),
+        ("cast(temp as real) > -5 and cast(temp as real) between -10 and +5", [1]),
+        ("temp = 3", [1]),
+        ("temp in (3, '20')", [1, 2]),
+        ("n > -2", [0, 1]),
+        ("-n > 0", [2]),
+        ("n = '1' or n in ('2')", [0, 1]),
+        ("n between '1' and '2'", [0, 1]),
+        ("draft is true", [0]),
+        ("draft is not true and n is not null", [1, 2]),
+        ("temp is null", [3]),
+        ("n isnull or n not null and draft notnull", [0, 1, 3]),
+        ("length(temp) = 1", [1]),
+        ("n = length(temp) or temp = n + 1", [1]),
+        ("n = substr(day, 2, 1) - 3", [2]),
+        ("case n when 1 then true when 2 then false end", [0]),
+        ("iif(n > 0, draft, day ~ '2024')", [0, 2]),
+        ("temp > n", [0, 1, 2][1:]),
+        ("not not (not n < 0) and not draft", [1]),
+        ("date(day) >= '2024'", [2]),
+        ("empty = 1 or empty < 'x'", []),
+        ("coalesce(n, 0) = 0", [3]),
+        ("temp like '2%' escape '!'", [2]),
+        ("temp not like '2%' and n not between 2 and 5", [0]),
+    ],
+)
+def test_values_are_compared_as_they_are_meant(fields: PassageFields, where: str, rows: list[int]) -> None:
+    assert fields.rows(where).tolist() == rows
+
+
+REFUSED = {
+    "text_order": (
+        ["temp > -5", "temp > (5)", "(temp) > +5", "-5 < temp", "temp between -5 and 'a'", "temp between 'a' and (5)",
+         "temp not between 1 and 2", "n = 1 or (n = 2 and (temp < - 5))", "not temp >= 5", "temp > n + 1",
+         "case when temp > 5 then 1 end", "iif(temp > 5, 1, 0)", "temp > 5 collate nocase", "temp > -(-5)"],
+        r"temp holds text; compare numbers with cast\(temp as real\)",
+    ),
+    "number": (
+        ["n = 'x'", "n is 'x'", "n is not 'x'", "n in (1, 'x')", "n in (('x'))", "n between 1 and 'x'",
+         "n not between 'x' and 2", "case n when 'x' then 1 end", "('x') = (n)"],
+        r"n holds numbers, which \(*'x'\)* is not",
+    ),
+    "boolean": (
+        ["draft = 'true'", "draft is 'true'", "(draft) != 'true'"], "draft holds numbers, .*write draft .*true"
+    ),
+    "true": (["done = true", "done != false"], r"done holds text; put (true|false) in quotes"),
+    "mixed": (
+        ["year < 2020", "year > 'a'", "year between 1 and 2", "year = n + 1", "case year when 2020 then 1 end"],
+        r"year holds text in some passages and numbers in others; compare numbers with cast\(year as real\), or texts",
+    ),
+    "null": (["n = null", "null = n", "n > (null)", "n between null and 2", "n ~ null"], "write n is null"),
+    "not null": (["n != null", "n <> null", "n !~ null"], "write n is not null"),
+    "list": (["n in (1, null)"], "null in a list matches nothing; take it out, and write n is null"),
+    "condition": (
+        ["temp", "not temp", "(temp) and n = 1", "n = 1 or temp", "temp is true", "temp is not false",
+         "case when temp then 1 end", "iif(temp, 1, 0)", "not (n = 1 and (temp))"],
+        "temp holds text, so it cannot be a condition by itself; compare it, or write temp is not null",
+    ),
+    "mixed condition": (["year or n"], "year holds text in some passages and numbers in others, so it cannot be"),
+    "literal": (["n = 1 or 'x'"], "'x' is text, so it cannot be a condition"),
+    "function": (
+        ["lower(temp) = 5", "date(day) >= 2024"], "is text; compare numbers with cast.* or put .* in quotes$"
+    ),
+    "quoted": (["length(temp) > '2'", "n + 1 = '2'", "+n = '2'"], "gives numbers; write 2 without quotes"),
+    "both": (["length(temp) = lower(temp)"], "gives numbers and .* is text; convert one of them with cast"),
+    "rows": (["(n, temp) > (1, 2)"], "a list in parentheses outside of `in"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("where", "problem"), [(where, problem) for wheres, problem in REFUSED.values() for where in wheres]
+)
+def test_a_comparison_with_the_same_answer_for_all_is_refused(fields: PassageFields, where: str, problem: str) -> None:
+    with pytest.raises(FilterError, match=problem) as caught:
+        fields.rows(where)
+    assert "\n" not in str(caught.value)
