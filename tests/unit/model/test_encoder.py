@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from encoders import FLOAT32, encoder_for
+from two_threads import assert_threads_agree
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.errors import ConfigError, ContractError, DataError, ModelError, OutputExistsError
@@ -227,6 +228,15 @@ def test_released_vectors_equal_those_of_the_authors_readme(llama_folder: Path, 
 
     np.testing.assert_allclose(encoder.encode_queries(texts), authors("next"), atol=1e-5)
     np.testing.assert_allclose(encoder.encode_passages(texts), authors("self"), atol=1e-5)
+
+
+def test_a_thread_that_embeds_queries_does_not_cut_the_passages_of_another_one(
+    llama_folder: Path, sentences: list[str]
+) -> None:
+    encoder = encoder_for(llama_folder, settings=EncoderSettings(query_max_tokens=4, passage_max_tokens=90))
+    long = [" ".join(sentences[:8])]
+    assert_threads_agree(lambda: encoder.encode_queries(long), lambda: encoder.encode_passages(long))
+    assert encoder.backbone.tokenizer.backend_tokenizer.truncation is None
 
 
 # ----------------------------------------------------------------------------------------------------- save and load
