@@ -46,6 +46,7 @@ class About(BaseModel):
     dimension: int
     language: str | None = None  # ISO 639 code of the words that can be searched; None = vectors alone
     mirrors: str = ""  # Hash of the store that the collection equals; "" while it is being changed
+    corpus: str = ""  # Name and hash of the corpus whose passages it holds; "" = made before this was kept
 
 
 @dataclass(frozen=True, slots=True)
