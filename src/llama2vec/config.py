@@ -7,7 +7,7 @@ import logging
 import tomllib
 from collections.abc import Iterable, Set
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from annotated_types import Le, Lt
 from pydantic import (
@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from llama2vec.errors import ConfigError, too_large
+from llama2vec.errors import ConfigError, SettingsError, too_large
 from llama2vec.files import read_text
 from llama2vec.shipped import find_recipe, recipe_files
 from llama2vec.toml_values import set_value
@@ -36,9 +36,44 @@ _OLD_KEYS = {"optimiser": "optimizer", "neighbours": "neighbors", "measures": "m
 
 
 class Settings(BaseModel):
-    """Base of every settings model: frozen, and strict about names."""
+    """Base of every settings model: frozen, and strict about names.
+
+    Raises:
+        SettingsError: A name is unknown (with the nearest known one), or a value is invalid.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(_first_problem(type(self), error, type(self).__name__)) from None
+
+    # Sections are built without this method, as with pydantic's own, so that a problem names all keys down to its own.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            super().__setattr__(name, value)
+        except ValidationError:
+            how = f"make a changed copy: settings.model_copy(update={{{name!r}: …}})"
+            raise SettingsError(
+                f"{type(self).__name__}: settings are frozen, so {name} keeps its value; {how}"
+            ) from None
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Return the settings of a mapping; errors as where they are made by name."""
+        try:
+            return cls.parsed(obj, **options)
+        except ValidationError as error:
+            raise SettingsError(_first_problem(cls, error, cls.__name__)) from None
+
+    @classmethod
+    def parsed(cls, obj: Any, **options: Any) -> Self:
+        """Return the settings of a mapping; a ValidationError of pydantic for callers that put it into other words."""
+        return super().model_validate(obj, **options)
 
     def idle(self, sets: Set[str]) -> str:
         """Say which setting cannot act beside the others, and what to do; "" where all can. ``sets``: keys of --set."""
@@ -277,7 +312,7 @@ def load_config(schema: type[ConfigT], path: str | Path | None, overrides: Itera
         _apply_override(data, override)
     _expand_prompt_recipe(data)
     try:
-        found = schema.model_validate(data)
+        found = schema.parsed(data)
     except ValidationError as error:
         raise ConfigError(_first_problem(schema, error, where)) from None
     keys = (override.partition("=")[0].split(".") for override in overrides)

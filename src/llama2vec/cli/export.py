@@ -63,7 +63,7 @@ def export_command(
         bool,
         typer.Option(
             "--overwrite",
-            help="Replace an exported encoder, or a collection of another corpus or of which the store lacks over half.",
+            help="Replace an exported encoder, or a collection of another corpus or of which the store lacks most.",
         ),
     ] = False,
 ) -> None:

@@ -230,6 +230,16 @@ def test_released_vectors_equal_those_of_the_authors_readme(llama_folder: Path, 
     np.testing.assert_allclose(encoder.encode_passages(texts), authors("self"), atol=1e-5)
 
 
+def test_poolings_of_an_unknown_prompt_are_one_line(llama_folder: Path) -> None:
+    encoder = encoder_for(llama_folder)
+    with pytest.raises(ConfigError, match="unknown prompt 'passage'; choose one of self, next"):
+        encoder.encode_poolings(["river"], "passage", 128)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="max_tokens is 0; give at least 1"):
+        encoder.encode_poolings(["river"], "self", 0)
+    with pytest.raises(DataError, match="the texts are of type str"):
+        encoder.encode_poolings("river", "self", 128)
+
+
 def test_a_thread_that_embeds_queries_does_not_cut_the_passages_of_another_one(
     llama_folder: Path, sentences: list[str]
 ) -> None:

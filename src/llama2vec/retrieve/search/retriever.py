@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from llama2vec.config import ModelSettings, load_config
+from llama2vec.config import ModelSettings
 from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings
-from llama2vec.errors import ConfigError, StoreError, StoreReplacedError
+from llama2vec.errors import ConfigError, DataError, StoreError, StoreReplacedError
 from llama2vec.model.source import scratch_folder
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.index.exact import Index, Rows, Scores
@@ -31,7 +31,7 @@ from llama2vec.retrieve.index.lexical import Bm25Index
 from llama2vec.retrieve.search.fusion import Fusion, Mode
 from llama2vec.retrieve.search.hits import Hit, grouped
 from llama2vec.retrieve.search.opened import EncoderOfStore, OpenedIndex, QueryEncoder
-from llama2vec.retrieve.search.texts import as_passages, check_distinct
+from llama2vec.retrieve.search.texts import as_passages, as_queries, check_distinct
 from llama2vec.retrieve.store.reader import Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store.writer import passages_sha256, warn_of_cut_passages, write_store
 
@@ -111,7 +111,7 @@ class Retriever:
         if not store.has_vectors:
             how = store.how_to_add_vectors
             logger.info("%s has no vectors, so it is searched with BM25 only; add them with %s", store.path, how)
-        settings = load_config(ModelSettings, None, [f"device={device}", f"dtype={dtype}"])
+        settings = ModelSettings.model_validate({"device": device, "dtype": dtype})
 
         def encoder_for(store: VectorStore) -> QueryEncoder:
             if encoder is None or isinstance(encoder, str | Path):
@@ -158,6 +158,10 @@ class Retriever:
         """
         from llama2vec.model.encoder import Encoder
 
+        if split is not None and not isinstance(split, PassageSettings):
+            raise ConfigError(f"split is of type {type(split).__name__}; give split=PassageSettings(tokens=…)")
+        if language is not None and not isinstance(language, str):
+            raise ConfigError(f"language is {language!r}; give an ISO 639 code such as 'en', or None to leave out BM25")
         passages = as_passages(texts)
         if model is None and language is None:
             raise ConfigError("without a model and without a language nothing can be searched; give one of them")
@@ -241,10 +245,11 @@ class Retriever:
 
         Raises:
             ConfigError: The mode is unknown, or the filter is not an expression over the fields.
-            DataError: Two queries have one id.
+            DataError: Something is not a :class:`Query`, or two queries have one id.
             StoreError: The index does not carry the mode.
             StoreReplacedError: The index was replaced since it was opened, and cannot be opened again.
         """
+        queries = as_queries(queries)
 
         def search(opened: OpenedIndex) -> Run:
             chosen = mode or opened.default_mode
@@ -275,7 +280,10 @@ class Retriever:
 
         Raises:
             ConfigError, StoreError: As in :meth:`search`.
+            DataError: The question is not a string.
         """
+        if not isinstance(question, str):
+            raise DataError(f"the question is of type {type(question).__name__}; give one string")
         asked = [Query("question", question)]
 
         def search(opened: OpenedIndex) -> list[Hit]:
