@@ -200,6 +200,14 @@ def missing(package: str, extra: str) -> MissingDependencyError:
     return MissingDependencyError(f"{package} is not installed; run: pip install 'llama2vec[{extra}]'")
 
 
+def foreign(place: str, key: object) -> EngineError:
+    """Return the error for an entry of a collection that `llama2vec export` did not write."""
+    return EngineError(
+        f"{place} holds an entry that `llama2vec export` did not write ({key!a:.80}); remove it there, or choose "
+        "another --collection"
+    )
+
+
 def unreachable(place: str, error: BaseException) -> EngineError:
     """Return the error for an engine that does not answer, or does not let us in."""
     said = masked_line(error)
