@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +231,27 @@ def test_released_vectors_equal_those_of_the_authors_readme(llama_folder: Path, 
 
     np.testing.assert_allclose(encoder.encode_queries(texts), authors("next"), atol=1e-5)
     np.testing.assert_allclose(encoder.encode_passages(texts), authors("self"), atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_pickled_encoder_gives_its_vectors_in_another_process(
+    llama_folder: Path, tmp_path: Path, sentences: list[str], layers: int
+) -> None:
+    encoder = encoder_for(llama_folder, settings=EncoderSettings(layers=layers))
+    encoder.compile, encoder.batch_tokens = True, 77
+    expected = encoder.encode_passages(sentences[:3])
+    (tmp_path / "encoder.pickle").write_bytes(pickle.dumps(encoder))
+    np.testing.assert_array_equal(encoder.encode_passages(sentences[:3]), expected)
+    script = (
+        "import pickle, sys, numpy as np\n"
+        "encoder = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "assert (encoder.compile, encoder.batch_tokens) == (True, 77)\n"
+        "encoder.compile = False\n"
+        "np.save(sys.argv[2], encoder.encode_passages(sys.argv[3:]))\n"
+    )
+    given = [tmp_path / "encoder.pickle", tmp_path / "found.npy", *sentences[:3]]
+    subprocess.run([sys.executable, "-c", script, *map(str, given)], check=True, timeout=300)
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
 
 
 def test_poolings_of_an_unknown_prompt_are_one_line(llama_folder: Path) -> None:
