@@ -70,6 +70,7 @@ def write_model_card(
         llm=_llm_of_compact(folder),
         stages={stage: bool(origin.of_stage(stage)) for stage in ("adapt", "finetune")},
         dimension=int(config.hidden_size),
+        widths=_trained_widths(origin, int(config.hidden_size)),
         dtype=contract["dtype"],
         encoder=encoder,
         stacks=stacks_of(saved, config.model_type),
@@ -121,6 +122,13 @@ def _metadata(origin: Origin, *, opens_elsewhere: bool) -> ModelCardData:
         license=origin.license or None,
         language=sorted({str(text["language"]) for text in texts if text.get("language")}) or None,
     )
+
+
+def _trained_widths(origin: Origin, whole: int) -> list[int]:
+    """Return the widths below ``whole`` that the last fine-tuning trained too."""
+    last: Manifest = next(reversed(origin.of_stage("finetune")), {})
+    given = last.get("settings", {}).get("contrastive", {}).get("dimensions") or []
+    return sorted({width for width in given if width < whole})
 
 
 def _data(manifest: Manifest) -> str:
