@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings, load_config
+from llama2vec.config import PROMPT_RECIPES, EncoderSettings, load_config
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, SettingsError
 from llama2vec.finetune.settings import FinetuneConfig
@@ -212,28 +210,6 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(SettingsError, match="frozen"):
         AdaptConfig().optimizer.steps = 3  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda: ModelSettings(dtype="fp16"), "ModelSettings: dtype: Input should be 'auto', .* (got 'fp16')"),
-        (lambda: ModelSettings(devise="cpu"), "ModelSettings: unknown key 'devise'; did you mean 'device'?"),
-        (
-            lambda: AdaptConfig.model_validate({"model": {"lora": {"rnk": 4}}}),
-            "AdaptConfig: unknown key 'model.lora.rnk'; did you mean 'rank'?",
-        ),
-        (lambda: AdaptConfig(model={"dtype": "fp16"}), "AdaptConfig: model.dtype: Input should be"),
-        (lambda: PassageSettings(tokens="many"), "PassageSettings: tokens: .*(got 'many')"),
-        (lambda: AdaptConfig.model_validate(3), "AdaptConfig: .*(got 3)"),
-    ],
-)
-def test_settings_made_in_python_are_refused_in_the_words_of_recipes(make: Callable[[], Any], said: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        make()
-    assert re.match(said.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?"), str(caught.value))
-    assert "--set" not in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_settings_model_can_be_filled_on_its_own() -> None:

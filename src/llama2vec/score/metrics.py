@@ -59,9 +59,7 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", metrics: Iterable[st
             a string, or a gain that is not a whole number.
     """
     ir_measures = _ir_measures()
-    if isinstance(metrics, str):
-        raise EvaluationError(f"metrics is one string; put it into a list: [{metrics!r}]")
-    _check_ids(run, qrels)
+    _check_given(run, qrels, metrics)
     parsed = {name: _parse_metric(name) for name in metrics}
     if not parsed:
         raise EvaluationError("no metric to compute; name at least one, such as nDCG@10")
@@ -94,8 +92,10 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", metrics: Iterable[st
     )
 
 
-def _check_ids(run: Run, qrels: Qrels) -> None:
+def _check_given(run: Run, qrels: Qrels, metrics: Iterable[str]) -> None:
     """Raise an EvaluationError unless a run and judgments lead from ids of queries to ids of passages."""
+    if isinstance(metrics, str):
+        raise EvaluationError(f"metrics is one string; put it into a list: [{metrics!r}]")
     if not isinstance(run, Run):
         raise EvaluationError(f"run is of type {type(run).__name__}; give a Run, as Retriever.search returns it")
     for name, table in ((f"run {run.tag!r}", run.results), ("the judgments", qrels)):

@@ -93,7 +93,7 @@ def passage_fields(fields: Mapping[str, Any], owner: str) -> dict[str, Value]:
     {'year': 2020}
 
     Raises:
-        DataError: They are no mapping, a name is no string, or a value is of another type than a field can hold.
+        DataError: They are not a mapping, a name is not a string, or a value is of another type than a field can hold.
     """
     if not isinstance(fields, Mapping):
         raise DataError(f"the fields of {owner} are of type {type(fields).__name__}; give a dict")

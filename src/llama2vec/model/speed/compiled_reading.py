@@ -56,7 +56,7 @@ class CompiledReading:
         self._is_tried = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Compiled code stays in its process: another one compiles anew.
+        # Compiled code stays in its process: another one compiles its own.
         return type(self), (self._backbone, self.wanted)
 
     def is_on(self, texts: int, tokens: float) -> bool:

@@ -21,7 +21,7 @@ import numpy as np
 from llama2vec.config import ModelSettings
 from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings
-from llama2vec.errors import ConfigError, DataError, StoreError, StoreReplacedError
+from llama2vec.errors import ConfigError, StoreError, StoreReplacedError
 from llama2vec.model.source import scratch_folder
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.index.exact import Index, Rows, Scores
@@ -31,7 +31,7 @@ from llama2vec.retrieve.index.lexical import Bm25Index
 from llama2vec.retrieve.search.fusion import Fusion, Mode
 from llama2vec.retrieve.search.hits import Hit, grouped
 from llama2vec.retrieve.search.opened import EncoderOfStore, OpenedIndex, QueryEncoder
-from llama2vec.retrieve.search.texts import as_passages, as_queries, check_distinct
+from llama2vec.retrieve.search.texts import as_passages, as_queries, as_question, check_distinct, check_ways
 from llama2vec.retrieve.store.reader import Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store.writer import passages_sha256, warn_of_cut_passages, write_store
 
@@ -158,13 +158,8 @@ class Retriever:
         """
         from llama2vec.model.encoder import Encoder
 
-        if split is not None and not isinstance(split, PassageSettings):
-            raise ConfigError(f"split is of type {type(split).__name__}; give split=PassageSettings(tokens=…)")
-        if language is not None and not isinstance(language, str):
-            raise ConfigError(f"language is {language!r}; give an ISO 639 code such as 'en', or None to leave out BM25")
+        check_ways(model, language, split)
         passages = as_passages(texts)
-        if model is None and language is None:
-            raise ConfigError("without a model and without a language nothing can be searched; give one of them")
         encoder = model
         if encoder is not None and not isinstance(encoder, Encoder):
             encoder = Encoder.load(encoder, device=device, dtype=dtype)
@@ -282,9 +277,7 @@ class Retriever:
             ConfigError, StoreError: As in :meth:`search`.
             DataError: The question is not a string.
         """
-        if not isinstance(question, str):
-            raise DataError(f"the question is of type {type(question).__name__}; give one string")
-        asked = [Query("question", question)]
+        asked = [as_question(question)]
 
         def search(opened: OpenedIndex) -> list[Hit]:
             vectors = cache(lambda: opened.encoded(asked))

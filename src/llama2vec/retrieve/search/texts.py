@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from llama2vec.data.corpus.rows import is_missing, passage_fields, plain_value, row_fields
-from llama2vec.errors import DataError, EmptyCorpusError
+from llama2vec.data.settings import PassageSettings
+from llama2vec.errors import ConfigError, DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query
 
 
@@ -54,6 +55,23 @@ def as_queries(queries: Sequence[Query]) -> Sequence[Query]:
     return queries
 
 
+def as_question(question: str) -> Query:
+    """Return one question as a query; a DataError if it is not a string."""
+    if not isinstance(question, str):
+        raise DataError(f"the question is of type {type(question).__name__}; give one string")
+    return Query("question", question)
+
+
+def check_ways(model: object, language: object, split: object) -> None:
+    """Raise a ConfigError unless texts can be split and searched as a program asks."""
+    if split is not None and not isinstance(split, PassageSettings):
+        raise ConfigError(f"split is of type {type(split).__name__}; give split=PassageSettings(tokens=…)")
+    if language is not None and not isinstance(language, str):
+        raise ConfigError(f"language is {language!r}; give an ISO 639 code such as 'en', or None to leave out BM25")
+    if model is None and language is None:
+        raise ConfigError("without a model and without a language nothing can be searched; give one of them")
+
+
 def check_distinct(ids: Iterable[str], noun: str) -> None:
     """Raise a DataError if two of the ``noun`` (plural) have one id."""
     numbers: dict[str, int] = {}
@@ -71,11 +89,11 @@ def _passage(row: Any, number: int) -> Passage:
         # Data frames write what is missing as NaN, NaT or NA, and whole numbers beside it as 1.0, 2.0, …
         given = next((plain_value(row[name]) for name in ("_id", "id") if not is_missing(row.get(name))), number)
         given = int(given) if isinstance(given, float) and given.is_integer() else given
-        title = row.get("title")
+        title: Any = row.get("title")
         row = Passage(str(given), row["text"], "" if is_missing(title) else title, fields=row_fields(row))
     passage = row if isinstance(row, Passage) else Passage(str(number), row)
-    fields = passage_fields(passage.fields, f"text {number}")
-    passage = passage if fields == passage.fields else replace(passage, fields=fields)
+    if passage.fields:
+        passage = replace(passage, fields=passage_fields(passage.fields, f"text {number}"))
     for name in ("id", "text", "title"):
         value = getattr(passage, name)
         if not isinstance(value, str):

@@ -48,6 +48,9 @@ def test_fields_of_passages_are_read_as_those_of_rows() -> None:
     assert passage.fields == {"year": 2020, "share": 0.5, "draft": True}
     assert [type(value) for value in passage.fields.values()] == [int, float, bool]
     assert as_passages([{"text": "A camelid.", "id": "1", **given}]) == [passage]
+    # Numbers of numpy equal Python's own, but JSON takes only these.
+    (passage,) = as_passages([Passage("1", "A camelid.", fields={"year": np.int64(2020)})])
+    assert type(passage.fields["year"]) is int
 
 
 @pytest.mark.parametrize(
