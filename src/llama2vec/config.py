@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import tomllib
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Le, Lt
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
-from llama2vec.errors import ConfigError, too_large
+from llama2vec.errors import ConfigError
 from llama2vec.files import read_text
+from llama2vec.settings import Settings as Settings
+from llama2vec.settings import StableHashSettings as StableHashSettings
+from llama2vec.settings import first_problem
+from llama2vec.settings import section_of as section_of
 from llama2vec.shipped import find_recipe, recipe_files
 from llama2vec.toml_values import set_value
 
@@ -33,62 +25,6 @@ PromptName = Literal["self", "next"]
 
 _OLD_KEYS = {"optimiser": "optimizer", "neighbours": "neighbors", "measures": "metrics"}
 """Keys of recipes for earlier versions → their present names."""
-
-
-class Settings(BaseModel):
-    """Base of every settings model: frozen, and strict about names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def idle(self, sets: Set[str]) -> str:
-        """Say which setting cannot act beside the others, and what to do; "" where all can. ``sets``: keys of --set."""
-        return ""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _is_no_switch(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse true and false for a number, which pydantic would read as 1 and 0."""
-        kinds = _plain_kinds(cls.model_fields[str(info.field_name)].annotation)
-        given = value if isinstance(value, list | tuple) else [value]
-        is_number = (int in kinds or float in kinds) and bool not in kinds
-        if is_number and any(isinstance(one, bool) for one in given):
-            raise ValueError("write a number, not true or false")
-        return value
-
-    @field_validator("*")
-    @classmethod
-    def _is_bounded(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse numbers beyond what the libraries below can count with, where a field has no bound of its own."""
-        bounds = cls.model_fields[str(info.field_name)].metadata
-        numbers = value if isinstance(value, list) else [value]
-        if not any(isinstance(one, Le | Lt) for one in bounds):
-            for number in numbers:
-                if isinstance(number, int) and (problem := too_large(number)):
-                    raise ValueError(problem)
-        return value
-
-
-def _plain_kinds(annotation: Any) -> list[Any]:
-    """Return the innermost types of an annotation.
-
-    >>> _plain_kinds(list[int] | None)
-    [<class 'int'>, <class 'NoneType'>]
-    """
-    return [kind for part in get_args(annotation) for kind in _plain_kinds(part)] or [annotation]
-
-
-class StableHashSettings(Settings):
-    """Settings in the hash of a contract or a plan, which must stay when fields are added.
-
-    Those are written down only where they are set: saved encoders stay whole, and begun work continues.
-    """
-
-    added_later: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _as_earlier(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unset = {name for name in self.added_later if getattr(self, name) == type(self).model_fields[name].default}
-        return {name: value for name, value in serialize(self).items() if name not in unset}
 
 
 class PromptSettings(StableHashSettings):
@@ -277,9 +213,9 @@ def load_config(schema: type[ConfigT], path: str | Path | None, overrides: Itera
         _apply_override(data, override)
     _expand_prompt_recipe(data)
     try:
-        found = schema.model_validate(data)
+        found = schema.parsed(data)
     except ValidationError as error:
-        raise ConfigError(_first_problem(schema, error, where)) from None
+        raise ConfigError(first_problem(schema, error, where)) from None
     keys = (override.partition("=")[0].split(".") for override in overrides)
     if idle := found.idle(
         frozenset(".".join(_OLD_KEYS.get(part.strip(), part.strip()) for part in key) for key in keys)
@@ -354,35 +290,3 @@ def _prompt_recipe(name: str) -> dict[str, Any]:
     if name not in PROMPT_RECIPES:
         raise ConfigError(f"prompts: no recipe called '{name}'; choose from {', '.join(PROMPT_RECIPES)}")
     return PROMPT_RECIPES[name].model_dump()
-
-
-def _first_problem(schema: type[Settings], error: ValidationError, where: str) -> str:
-    problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        known = _keys(schema, location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
-        return f"{where}: unknown key '{key}'; {hint}"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r:.200})"
-    # What is wrong between sections has no key, and its message names the sections.
-    return f"{where}: {key}: {message}{given}" if key else f"{where}: {message}{given}"
-
-
-def _keys(schema: type[Settings], location: list[str]) -> list[str]:
-    found: Any = schema
-    for part in location:
-        # A number is a position in a list, whose item type is already resolved.
-        found = found if part.isdigit() else section_of(found.model_fields[part].annotation)
-        if found is None:
-            return []
-    return list(found.model_fields)
-
-
-def section_of(annotation: Any) -> type[Settings] | None:
-    """Return the settings model inside an annotation: itself, or a member of a union or list."""
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := section_of(part))), None)

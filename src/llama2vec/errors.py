@@ -14,6 +14,10 @@ class ConfigError(Llama2VecError):
     """A recipe or an override is invalid."""
 
 
+class SettingsError(ConfigError, ValueError):
+    """Settings made in Python are invalid."""
+
+
 class FilterError(ConfigError):
     """A filter is not an expression over the fields of the passages."""
 

@@ -7,12 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, load_config
 from llama2vec.data.settings import PassageSettings
-from llama2vec.errors import ConfigError
+from llama2vec.errors import ConfigError, SettingsError
 from llama2vec.finetune.settings import FinetuneConfig
 
 
@@ -209,7 +208,7 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 
 
 def test_settings_are_frozen() -> None:
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(SettingsError, match="frozen"):
         AdaptConfig().optimizer.steps = 3  # type: ignore[misc]
 
 

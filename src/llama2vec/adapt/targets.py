@@ -62,11 +62,13 @@ class TargetTokenizer:
             for ids, of_words in zip(encoded["input_ids"], joined, strict=True)
         ]
 
-    def _encoded(self, texts: Sequence[str], most: int) -> Any:
-        return self._tokenizer(
-            list(texts), add_special_tokens=False, truncation=True, max_length=most,
-            return_offsets_mapping=not self._joined, return_attention_mask=False,
+    def _encoded(self, texts: Sequence[str], most: int) -> dict[str, list[Any]]:
+        """Return ids, and where targets need them offsets, cut here: the tokenizer is shared and keeps no limit."""
+        found = self._tokenizer(
+            list(texts), add_special_tokens=False, return_offsets_mapping=not self._joined,
+            return_attention_mask=False, verbose=False,
         )  # fmt: skip
+        return {name: [row[:most] for row in rows] for name, rows in found.items()}
 
     def _content(self, text: str) -> str:
         if self._skip is None:

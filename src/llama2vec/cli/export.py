@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,7 +63,7 @@ def export_command(
         bool,
         typer.Option(
             "--overwrite",
-            help="Replace an exported encoder, or a collection of which the store lacks more than half.",
+            help="Replace an exported encoder, or a collection of another corpus or of which the store lacks most.",
         ),
     ] = False,
 ) -> None:
@@ -158,6 +157,6 @@ def _snippet(store: VectorStore, target: Target, language: str | None) -> str:
 
 def _default_name(store: VectorStore) -> str:
     """Name a collection after corpus and contract, so that neither two corpora nor two models share one."""
-    corpus = Path(str(store.source.get("corpus") or "texts")).name.partition(".")[0].lower()
-    plain = re.sub(r"[^a-z0-9]+", "_", corpus).strip("_")[:30] or "texts"
-    return f"llama2vec_{plain}_{store.contract_hash[:12]}"
+    from llama2vec.retrieve.export.collection import named
+
+    return "_".join(["llama2vec", *named(store), store.contract_hash[:12]])

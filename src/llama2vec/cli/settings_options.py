@@ -99,7 +99,7 @@ def _option(schema: type[Settings], field: str, name: str, panel: str) -> inspec
 
 def _validated(schema: type[Settings], values: dict[str, Any], names: dict[str, str]) -> Settings:
     try:
-        return schema.model_validate(values)
+        return schema.parsed(values)
     except ValidationError as error:
         first = error.errors()[0]
         problem = first["msg"].removeprefix("Value error, ")

@@ -46,6 +46,7 @@ class About(BaseModel):
     dimension: int
     language: str | None = None  # ISO 639 code of the words that can be searched; None = vectors alone
     mirrors: str = ""  # Hash of the store that the collection equals; "" while it is being changed
+    corpus: str = ""  # Name and hash of the corpus whose passages it holds; "" = made before this was kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,14 @@ def masked_line(error: BaseException) -> str:
 def missing(package: str, extra: str) -> MissingDependencyError:
     """Return the error for a client that is not installed."""
     return MissingDependencyError(f"{package} is not installed; run: pip install 'llama2vec[{extra}]'")
+
+
+def foreign(place: str, key: object) -> EngineError:
+    """Return the error for an entry of a collection that `llama2vec export` did not write."""
+    return EngineError(
+        f"{place} holds an entry that `llama2vec export` did not write ({key!a:.80}); remove it there, or choose "
+        "another --collection"
+    )
 
 
 def unreachable(place: str, error: BaseException) -> EngineError:

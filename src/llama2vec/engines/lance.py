@@ -21,11 +21,12 @@ _LANGUAGES = {
 
 SNIPPET = """\
 import json
+import os
 import lancedb
 from llama2vec import Encoder
 
 encoder = Encoder.load($model)
-table = lancedb.connect($at).open_table($collection)
+table = lancedb.connect($at, api_key=os.environ.get("LLAMA2VEC_ENGINE_TOKEN")).open_table($collection)
 if json.loads(table.schema.field("id").metadata[b"llama2vec"])["contract_hash"] != encoder.contract_hash:
     raise SystemExit("the table holds vectors of another model")
 question = "…"

@@ -25,10 +25,10 @@ _ENGINES = {
 }
 _COLLECTIONS = {
     "milvus": (r"[A-Za-z_][A-Za-z0-9_]{0,254}", "letters, digits and _, not a digit first"),
-    "qdrant": (r"(?!\.\.?\Z)[^<>:\"/\\|?*\0]{1,255}", 'no < > : " / \\ | ? *'),
+    "qdrant": (r"(?!\.\.?\Z)[^<>:\"/\\|?*#\0]{1,255}", 'no < > : " / \\ | ? * #'),
     "lancedb": (r"(?!\.+\Z)[A-Za-z0-9_.-]+", "letters, digits, _, - and ."),
     "opensearch": (r"[a-z0-9][a-z0-9_.-]{0,254}", "small letters, digits, _, - and ., a letter or digit first"),
-    "pgvector": (r'[^\0"%]+', 'up to 63 bytes without " and %'),
+    "pgvector": (r'[^\0"%#]+', 'up to 63 bytes without ", % and #'),
 }
 _LONGEST_TABLE = 63
 """Bytes of a name in PostgreSQL, which cuts longer ones without an error."""
@@ -115,7 +115,9 @@ class Target:
             {name: repr(value) for name, value in values.items()},
             where="url" if is_remote else "path",
             token=token,
-            nearest=nearest_sql(quoted(self.collection), dimension),
+            nearest=repr(
+                nearest_sql(re.sub(r"[{}]", r"\g<0>\g<0>", quoted(self.collection)), dimension, "{condition}")
+            ),
             reach=candidates(dimension, 10),
             word_space=WORD_SPACE,
         )

@@ -14,6 +14,7 @@ from llama2vec.engines.engine import (
     Hits,
     Vectors,
     document_id,
+    foreign,
     masked,
     masked_line,
     missing,
@@ -136,6 +137,11 @@ class OpenSearch:
         size = len(passage.id.encode())
         if size > _LONGEST_KEYWORD:
             return f"its id has {size:,} bytes, and OpenSearch takes {_LONGEST_KEYWORD:,}"
+        for name, value in passage.fields.items():
+            # One term for each value of a flat object, with the path before it.
+            size = len(f"fields.{name}={value}".encode())
+            if size > _LONGEST_KEYWORD:
+                return f"its field {name!r} has {size:,} bytes with its name, and OpenSearch takes {_LONGEST_KEYWORD:,}"
         return None
 
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
@@ -145,7 +151,7 @@ class OpenSearch:
         for hit in self._helpers.scan(
             self._client, index=self._name, query={"_source": ["id", "digest"]}, size=_LISTED
         ):
-            batch.append((hit["_source"]["id"], hit["_source"]["digest"]))
+            batch.append((self._said(hit, "id"), self._said(hit, "digest")))
             if len(batch) == _LISTED:
                 yield batch
                 batch = []
@@ -181,7 +187,8 @@ class OpenSearch:
 
     def count(self) -> int:
         """See :class:`Engine`."""
-        return int(self._client.count(index=self._name)["count"])
+        ours = {"query": {"exists": {"field": "digest"}}}
+        return int(self._client.count(index=self._name, body=ours)["count"])
 
     def search(self, vectors: Vectors, depth: int) -> list[Hits]:
         """See :class:`Engine`."""
@@ -193,7 +200,14 @@ class OpenSearch:
         for one in found:
             if "error" in one:
                 raise EngineError(f"{self.place} cannot be searched ({_reason(one['error'])}); export again")
-        return [[(hit["_source"]["id"], _product(hit["_score"])) for hit in one["hits"]["hits"]] for one in found]
+        return [[(self._said(hit, "id"), _product(hit["_score"])) for hit in one["hits"]["hits"]] for one in found]
+
+    def _said(self, hit: Any, name: str) -> str:
+        """Return what a document of ours says; an EngineError for one of another program."""
+        value = hit.get("_source", {}).get(name)
+        if not isinstance(value, str):
+            raise foreign(self.place, hit.get("_id"))
+        return value
 
     def close(self) -> None:
         """See :class:`Engine`."""

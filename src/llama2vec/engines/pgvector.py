@@ -30,12 +30,14 @@ _MOST_WORDS = 16_000  # Largest number of entries of pgvector's sparsevec
 _MOST_SEARCHED = 1000  # Largest hnsw.ef_search of pgvector
 
 SNIPPET = """\
+import os
 import psycopg
 from llama2vec import Encoder
 from pgvector.psycopg import register_vector
 
 encoder = Encoder.load($model)
-database = psycopg.connect($at, autocommit=True)
+token = os.environ.get("LLAMA2VEC_ENGINE_TOKEN")
+database = psycopg.connect($at, autocommit=True, **({"password": token} if token else {}))
 register_vector(database)
 about = database.execute("select obj_description(%s::regclass)::jsonb", ['"' + $collection + '"']).fetchone()[0]
 if about["contract_hash"] != encoder.contract_hash:
@@ -43,8 +45,11 @@ if about["contract_hash"] != encoder.contract_hash:
 question = "…"
 vector = encoder.encode_queries([question])[0]
 database.execute("set hnsw.ef_search = $reach")
-# For a filter, add a condition such as: where (fields->>'year')::int >= 2020
-found = database.execute('''$nearest''', {"query": vector, "limit": 10, "reach": $reach})
+condition = ""  # For a filter, such as: "where (fields->>'year')::int >= 2020"
+if condition:  # Goes on in the index until enough passages meet it (pgvector 0.8 or later)
+    database.execute("set hnsw.iterative_scan = strict_order")
+nearest = $nearest
+found = database.execute(nearest.format(condition=condition), {"query": vector, "limit": 10, "reach": $reach})
 about = 'select title, text from "' + $collection + '" where id = %s'
 for passage_id, score in found.fetchall():
     title, text = database.execute(about, [passage_id]).fetchone()
@@ -231,11 +236,13 @@ def candidates(dimension: int, depth: int) -> int:
     return min(_MOST_SEARCHED, max(100, depth * (4 if dimension <= 4000 else 40)))
 
 
-def nearest_sql(table: str, dimension: int) -> str:
+def nearest_sql(table: str, dimension: int, condition: str = "") -> str:
     """Return the query for the nearest passages of a vector ``query``: ids and inner products, ``limit`` of them.
 
-    Where the index holds less than the vectors, ``reach`` candidates are taken from it and ranked by the vectors.
+    Where the index holds less than the vectors, ``reach`` candidates are taken from it and ranked by the vectors. A
+    ``condition`` (``where …``) stands where the index is read, so that it limits the candidates too.
     """
+    table = f"{table} {condition}" if condition else table
     if dimension <= 2000:
         return f"SELECT id, -(vector <#> %(query)s) FROM {table} ORDER BY vector <#> %(query)s LIMIT %(limit)s"  # noqa: S608
     if dimension <= 4000:

@@ -13,6 +13,7 @@ from llama2vec.engines.engine import (
     Entry,
     Hits,
     Vectors,
+    foreign,
     missing,
     payload,
     read_about,
@@ -137,7 +138,7 @@ class Qdrant:
             points, after = self._client.scroll(
                 self._name, limit=_LISTED, offset=after, with_payload=["id", "digest"], with_vectors=False
             )
-            yield [(point.payload["id"], point.payload["digest"]) for point in points]
+            yield [(self._said(point, "id"), self._said(point, "digest")) for point in points]
             if after is None:
                 return
 
@@ -162,7 +163,9 @@ class Qdrant:
 
     def count(self) -> int:
         """See :class:`Engine`."""
-        return int(self._client.count(self._name, exact=True).count)
+        unmarked = self._models.IsEmptyCondition(is_empty=self._models.PayloadField(key="digest"))
+        ours = self._models.Filter(must_not=[unmarked])
+        return int(self._client.count(self._name, count_filter=ours, exact=True).count)
 
     def search(self, vectors: Vectors, depth: int) -> list[Hits]:
         """See :class:`Engine`."""
@@ -171,7 +174,14 @@ class Qdrant:
             for vector in vectors.tolist()
         ]
         found = self._client.query_batch_points(self._name, asked)
-        return [[(point.payload["id"], point.score) for point in one.points] for one in found]
+        return [[(self._said(point, "id"), point.score) for point in one.points] for one in found]
+
+    def _said(self, point: Any, name: str) -> str:
+        """Return what a point of ours says; an EngineError for a point of another program."""
+        value = (point.payload or {}).get(name)
+        if not isinstance(value, str):
+            raise foreign(self.place, point.id)
+        return value
 
     def close(self) -> None:
         """See :class:`Engine`."""

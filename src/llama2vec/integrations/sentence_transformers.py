@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +24,13 @@ def load_sentence_transformer(name: str | Path, **options: Any) -> SentenceTrans
     sentence-transformers runs the Python module in a model's folder only with ``trust_remote_code=True``. That is safe
     here, since the folder must name no code but ``portable_encoder.py``, byte for byte as in this package.
 
+    Vectors that ``truncate_dim`` cuts have unit length again, which sentence-transformers alone leaves to
+    ``normalize_embeddings``.
+
     Args:
         name: Folder or hub id of a saved encoder.
-        options: Passed to ``SentenceTransformer``: ``device``, ``truncate_dim``, ``model_kwargs``, …
+        options: Passed to ``SentenceTransformer``: ``device``, ``truncate_dim``, ``model_kwargs``, …;
+            ``trust_remote_code`` has no effect.
 
     Raises:
         MissingDependencyError: sentence-transformers is not installed.
@@ -38,7 +44,18 @@ def load_sentence_transformer(name: str | Path, **options: Any) -> SentenceTrans
         ) from error
     folder = Path(fetched(resolve_model(str(name))).location)
     own = check_own_code(folder)
-    return SentenceTransformer(str(folder), trust_remote_code=own, **options)
+    model = SentenceTransformer(str(folder), **{**options, "trust_remote_code": own})
+    model.encode = partial(_encode_at_unit_length, model)  # type: ignore[method-assign]
+    return model
+
+
+def _encode_at_unit_length(model: SentenceTransformer, *given: Any, **options: Any) -> Any:
+    """Encode as the model's class does, with shortened vectors at unit length."""
+    encode = type(model).encode
+    call = inspect.signature(encode).bind(model, *given, **options)
+    if call.arguments.get("truncate_dim") is not None or model.truncate_dim is not None:
+        call.arguments["normalize_embeddings"] = True
+    return encode(*call.args, **call.kwargs)
 
 
 def check_own_code(folder: Path) -> bool:

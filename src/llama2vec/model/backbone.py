@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -36,6 +36,8 @@ READ_STATES = "read_states"
 CHANGED_TOP = "llama2vec"
 """Key of a config that says what was changed above the layer that the vectors come from."""
 
+_HOOKED = "_output_capturing_hooks_installed"
+
 
 @dataclass(slots=True)
 class Backbone:
@@ -47,6 +49,25 @@ class Backbone:
     missing_head: tuple[str, ...] = ()  # Output-head weights that the files lack; such a head is random, never read.
     padding_changes_vectors: bool = False  # Whether texts of different length must not share a batch.
     kept_layers: int = 0  # How many of the layers in the files loading kept; 0 = all.
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As in portable_encoder.py: other processes may get a pickled encoder, but the hooks by which transformers
+        # records hidden states cannot be pickled. The next text brings them back.
+        for module in self.model.modules():
+            for key, hook in list(module._forward_hooks.items()):
+                if getattr(hook, "__module__", "") == "transformers.utils.output_capturing":
+                    del module._forward_hooks[key]
+            if getattr(module, _HOOKED, False):
+                setattr(module, _HOOKED, False)
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        if isinstance(self.model, PreTrainedModel):
+            # transformers notes what a class of models can record when it builds one, in each process.
+            with torch.device("meta"):
+                type(self.model)(self.model.config)
 
     @property
     def dtype(self) -> str:

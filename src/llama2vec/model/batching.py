@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -43,6 +43,12 @@ def cells_per_batch(device: str, *, compiled: bool = False, layers: int = 1, tok
 
 def texts_of(items: Any) -> list[str]:
     """Return the plain texts of passages, queries or strings; anything else is a DataError."""
+    kind = type(items).__name__
+    if isinstance(items, Mapping) or hasattr(items, "columns"):
+        # Iterating over them would give the names of keys or columns.
+        raise DataError(f"a {kind} cannot be embedded; give its texts, such as list(frame['text'])")
+    if isinstance(items, str | bytes) or not (isinstance(items, Iterable) or hasattr(items, "__getitem__")):
+        raise DataError(f"the texts are of type {kind}; give a list of strings, passages or queries")
     texts = []
     for place, item in enumerate(items, start=1):
         text = item.full_text if isinstance(item, Passage) else item.text if isinstance(item, Query) else item

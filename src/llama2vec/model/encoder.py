@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptName, PromptSettings
-from llama2vec.errors import ContractError, OutputExistsError
+from llama2vec.errors import ConfigError, ContractError, OutputExistsError
 from llama2vec.files import apply_umask
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
@@ -253,7 +253,15 @@ class Encoder:
 
         Attention is causal, so the prompt that follows a text does not change the text's hidden states: ``mean`` equals
         what an encoder with ``pooling="mean"`` gives.
+
+        Raises:
+            ConfigError: The prompt is unknown, or ``max_tokens`` is below 1.
+            DataError: An item is not a text.
         """
+        if prompt not in self.contract.ids.suffixes:
+            raise ConfigError(f"unknown prompt {prompt!r}; choose one of {', '.join(self.contract.ids.suffixes)}")
+        if max_tokens < 1:
+            raise ConfigError(f"max_tokens is {max_tokens}; give at least 1")
         poolings: tuple[Pooling, ...] = ("slots", "mean")
         plain = texts_of(texts)
         found: dict[Pooling, Vectors] = {name: np.empty((len(plain), self.dimension), np.float32) for name in poolings}

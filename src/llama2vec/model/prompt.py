@@ -62,12 +62,11 @@ def prompted_texts(
     tokenizer: Tokenizer, texts: Sequence[str], ids: PromptIds, prompt: PromptName | None, max_text_tokens: int
 ) -> list[list[int]]:
     """Return the token ids of N texts, each cut to ``max_text_tokens`` and followed by the prompt; no row is empty."""
-    token_ids = tokenizer(
-        list(texts), add_special_tokens=False, truncation=True, max_length=max_text_tokens, return_attention_mask=False
-    )["input_ids"]
-    if tokenizer.is_fast:
-        # Otherwise the limit of this call would be saved with the tokenizer.
-        tokenizer.backend_tokenizer.no_truncation()
+    # `wrap` cuts: a limit set in the tokenizer would also cut what other threads read at that moment. It saves no time
+    # either, since the tokenizer reads a text whole before it cuts. Not verbose: longer texts are expected here.
+    token_ids = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)[
+        "input_ids"
+    ]
     # An empty text without prefix and prompt has nothing to pool: the EOS token stands in for it.
     stand_in = [tokenizer.eos_token_id or 0]
     return [ids.wrap(row, prompt, max_text_tokens) or list(stand_in) for row in token_ids]

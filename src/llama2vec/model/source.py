@@ -122,7 +122,7 @@ class ModelSpec(Settings):
         """
         folder, kept = Path(folder).resolve(), source.get("model")
         try:
-            spec = _of_old_store(source) if isinstance(kept, str) and kept else cls.model_validate(kept)
+            spec = _of_old_store(source) if isinstance(kept, str) and kept else cls.parsed(kept)
         except ValidationError:
             raise StoreError(f"{folder}: does not say which model made it; name the model with --model") from None
         if model is not None:

@@ -43,6 +43,10 @@ def read_tokenizer(source: ModelSource, location: str, *, in_gguf: bool = False)
     tokenizer: Tokenizer = gguf_tokenizer(source) if in_gguf else AutoTokenizer.from_pretrained(location, **SAFE)
     # Texts keep their beginning, as the contract says, even if the tokenizer's own files ask to cut it.
     tokenizer.truncation_side = "right"
+    if tokenizer.is_fast:
+        # The first call would undo what the files say of length, while other threads may be reading a text.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 

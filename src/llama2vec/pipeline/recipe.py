@@ -54,7 +54,7 @@ def recipe_of(folder: str | Path) -> Recipe:
         notes.append("the texts came from Python; name them")
     omitted = _shared(settings) if verb == "run" else frozenset()
     try:
-        return Recipe(verb, _SCHEMAS[verb].model_validate(_without(settings, omitted)), tuple(notes), omitted)
+        return Recipe(verb, _SCHEMAS[verb].parsed(_without(settings, omitted)), tuple(notes), omitted)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal
 
 import numpy as np
@@ -55,15 +55,19 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", metrics: Iterable[st
         Means, 95 % bootstrap intervals over the queries, and per-query values (queries sorted by id).
 
     Raises:
-        EvaluationError: No judged query is in the run, an unknown metric, or a score that is not finite.
+        EvaluationError: No judged query is in the run, an unknown metric, a score that is not finite, an id that is not
+            a string, or a gain that is not a whole number.
     """
     ir_measures = _ir_measures()
+    _check_given(run, qrels, metrics)
     parsed = {name: _parse_metric(name) for name in metrics}
     if not parsed:
         raise EvaluationError("no metric to compute; name at least one, such as nDCG@10")
     # Negative gains make trec_eval read outside its arrays (pytrec_eval-terrier 0.5.11 ends in a segmentation fault).
     judged = {
-        query_id: {passage_id: max(gain, 0) for passage_id, gain in qrels[query_id].items()}
+        query_id: {
+            passage_id: max(_whole(gain, query_id, passage_id), 0) for passage_id, gain in qrels[query_id].items()
+        }
         for query_id in sorted(qrels)
         if qrels[query_id]
     }
@@ -86,6 +90,36 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", metrics: Iterable[st
             "unanswered_queries": len(judged) - len(answers),
         },
     )
+
+
+def _check_given(run: Run, qrels: Qrels, metrics: Iterable[str]) -> None:
+    """Raise an EvaluationError unless a run and judgments lead from ids of queries to ids of passages."""
+    if isinstance(metrics, str):
+        raise EvaluationError(f"metrics is one string; put it into a list: [{metrics!r}]")
+    if not isinstance(run, Run):
+        raise EvaluationError(f"run is of type {type(run).__name__}; give a Run, as Retriever.search returns it")
+    for name, table in ((f"run {run.tag!r}", run.results), ("the judgments", qrels)):
+        if not isinstance(table, Mapping):
+            raise EvaluationError(f"{name}: of type {type(table).__name__}; give {{query id: {{passage id: value}}}}")
+        for query_id, row in table.items():
+            if not isinstance(row, Mapping):
+                problem = f"query {query_id!r} has a value of type {type(row).__name__}"
+                raise EvaluationError(f"{name}: {problem}; give {{passage id: value}}")
+            stranger = next((one for one in (query_id, *row) if not isinstance(one, str)), None)
+            if stranger is not None:
+                problem = f"the id {stranger!r} is of type {type(stranger).__name__}"
+                raise EvaluationError(f"{name}: {problem}; ids are strings: write {str(stranger)!r}")
+
+
+def _whole(gain: Any, query_id: str, passage_id: str) -> int:
+    """Return a gain as the whole number that it must be."""
+    try:
+        if (whole := int(gain)) == gain:
+            return whole
+    except (TypeError, ValueError, OverflowError):
+        pass
+    problem = f"passage {passage_id!r} has the gain {gain!r} for query {query_id!r}"
+    raise EvaluationError(f"the judgments: {problem}; a gain is a whole number")
 
 
 def check_returned(tag: str, returned: Set[str], unknown: Set[str], corpus: str) -> None:

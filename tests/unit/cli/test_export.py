@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -64,7 +65,9 @@ def test_an_engine_gets_the_store_under_the_names_of_corpus_and_contract(
     monkeypatch.setattr(Target, "open", opens)
     arguments = ("export", tmp_path / "store", "--to", "qdrant", "--at", "http://host:6333", "--timeout", "3")
     done = command_line(*arguments, "--bm25").out
-    assert opened == [(Target("qdrant", "http://host:6333", "llama2vec_my_notes_2026_c0ffee"), 3.0)]
+    ((target, seconds),) = opened
+    assert (target.kind, target.at, seconds) == ("qdrant", "http://host:6333", 3.0)
+    assert re.fullmatch(r"llama2vec_my_notes_2026_[0-9a-f]{8}_c0ffee", target.collection)
     assert "Exported 10 passages to the collection in memory: 10 written, 0 unchanged, 0 removed\n" in done
     assert "query_words(question, 'en')" in done
     assert "is already up to date (10 passages); nothing to do" in command_line(*arguments, "--bm25").out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_an_unknown_engine_is_refused() -> None:
     [
         ("milvus", "my notes"), ("milvus", "2026"), ("qdrant", "a/b"), ("qdrant", ".."), ("qdrant", ""),
         ("lancedb", "a b"), ("lancedb", "."), ("opensearch", "Notes"), ("opensearch", "_notes"),
-        ("pgvector", "é" * 32), ("pgvector", 'a"b'), ("pgvector", "50%"),
+        ("pgvector", "é" * 32), ("pgvector", 'a"b'), ("pgvector", "50%"), ("pgvector", "a#b"), ("qdrant", "a#b"),
     ],
 )  # fmt: skip
 def test_a_name_that_the_engine_cannot_have_is_refused_before_anything_else(kind: str, name: str) -> None:
@@ -62,6 +63,23 @@ def test_a_snippet_holds_no_password() -> None:
     text = Target("pgvector", "postgresql://me:secret@host/base", "passages").snippet("m", 8, None)
     assert "secret" not in text
     assert text.startswith("# Put the password in the place of ***.")
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_snippet_takes_the_password_or_key_from_where_the_export_did(kind: str) -> None:
+    text = Target(kind, "https://host:1", "passages").snippet("m", 8, None)
+    assert 'os.environ.get("LLAMA2VEC_ENGINE_TOKEN"' in text
+    assert "import os\n" in text
+
+
+@pytest.mark.parametrize("name", ["passages", "it's {a} \\n", "'''"])
+@pytest.mark.parametrize("dimension", [64, 3000, 4096])
+def test_a_condition_stands_where_postgres_reads_the_index(name: str, dimension: int) -> None:
+    text = Target("pgvector", "postgresql://host/base", name).snippet("m", dimension, None)
+    line = next(line for line in text.splitlines() if line.startswith("nearest = "))
+    assert "set hnsw.iterative_scan = strict_order" in text
+    place = f'FROM "{name}" where true ORDER BY'
+    assert place in ast.literal_eval(line.removeprefix("nearest = ")).format(condition="where true")
 
 
 def test_a_snippet_names_a_folder_or_an_address() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from llama2vec.config import EncoderSettings, ModelSettings
 from llama2vec.errors import ContractError, MissingDependencyError
 from llama2vec.integrations.sentence_transformers import check_own_code, load_sentence_transformer
 from llama2vec.model.encoder import Encoder
+from llama2vec.retrieve.index.exact import shortened
 
 
 @pytest.fixture
@@ -23,8 +25,26 @@ def saved(llama_folder: Path, tmp_path: Path) -> Path:
 def test_our_own_file_needs_no_trust(saved: Path, sentences: list[str]) -> None:
     encoder = Encoder.load(saved, settings=ModelSettings(dtype="float32"))
     model = load_sentence_transformer(saved, device="cpu", truncate_dim=16)
-    queries = encoder.encode_queries(sentences[:5])[:, :16]
+    queries = shortened(encoder.encode_queries(sentences[:5]), 16)
     np.testing.assert_allclose(model.encode_query(sentences[:5]), queries, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("trust", [True, False])
+def test_shortened_vectors_have_unit_length_wherever_they_are_cut(
+    saved: Path, sentences: list[str], trust: bool
+) -> None:
+    model = load_sentence_transformer(saved, device="cpu", trust_remote_code=trust)
+    whole = model.encode_document(sentences[:5])
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
+    for found in (
+        model.encode(sentences[:5], truncate_dim=8),
+        model.encode_document(sentences[:5], truncate_dim=8),
+        pickle.loads(pickle.dumps(model)).encode(sentences[:5], truncate_dim=8),  # noqa: S301 (our own)
+    ):
+        np.testing.assert_allclose(found, shortened(whole, 8), atol=1e-5, rtol=0)
+    assert len(model.encode(sentences[0], output_value="token_embeddings")) > 1
+    model.truncate_dim = 4
+    np.testing.assert_allclose(model.encode(sentences[:5]), shortened(whole, 4), atol=1e-5, rtol=0)
 
 
 def test_code_of_somebody_else_is_not_run(saved: Path, tmp_path: Path) -> None:

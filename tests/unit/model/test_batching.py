@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
-from llama2vec.model.batching import cells_per_batch, chunks, padded_batches
+import pytest
+
+from llama2vec.errors import DataError
+from llama2vec.model.batching import cells_per_batch, chunks, padded_batches, texts_of
+from llama2vec.records import Passage, Query
 
 
 def test_windows_cut_a_stream_and_keep_its_order() -> None:
     assert list(chunks(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(chunks([], 3)) == []
+
+
+def test_texts_come_from_lists_columns_and_records() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": ["A camelid.", "A river."]})
+    expected = ["A camelid.", "A river."]
+    assert texts_of(frame["text"]) == texts_of(iter(expected)) == texts_of(frame["text"].to_numpy()) == expected
+    assert texts_of([Passage("1", "A camelid.", "Llama"), Query("2", "A river.")]) == ["Llama A camelid.", "A river."]
+    with pytest.raises(DataError, match=r"a DataFrame cannot be embedded; give its texts, such as list\(frame"):
+        texts_of(frame)
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        ({"text": ["A camelid."]}, "a dict cannot be embedded; give its texts"),
+        (None, "the texts are of type NoneType; give a list of strings, passages or queries"),
+        (7, "the texts are of type int; give a list"),
+        ("A camelid.", "the texts are of type str; give a list"),
+        ([{"text": "A camelid."}], "text 1 is of type dict; give strings"),
+    ],
+)
+def test_what_holds_no_texts_is_one_line(items: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        texts_of(items)
 
 
 def test_the_size_of_a_batch_follows_the_device_and_the_way_of_reading() -> None:

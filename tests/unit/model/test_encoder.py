@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from encoders import FLOAT32, encoder_for
+from two_threads import assert_threads_agree
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.errors import ConfigError, ContractError, DataError, ModelError, OutputExistsError
@@ -227,6 +231,46 @@ def test_released_vectors_equal_those_of_the_authors_readme(llama_folder: Path, 
 
     np.testing.assert_allclose(encoder.encode_queries(texts), authors("next"), atol=1e-5)
     np.testing.assert_allclose(encoder.encode_passages(texts), authors("self"), atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_pickled_encoder_gives_its_vectors_in_another_process(
+    llama_folder: Path, tmp_path: Path, sentences: list[str], layers: int
+) -> None:
+    encoder = encoder_for(llama_folder, settings=EncoderSettings(layers=layers))
+    encoder.compile, encoder.batch_tokens = True, 77
+    expected = encoder.encode_passages(sentences[:3])
+    (tmp_path / "encoder.pickle").write_bytes(pickle.dumps(encoder))
+    np.testing.assert_array_equal(encoder.encode_passages(sentences[:3]), expected)
+    script = (
+        "import pickle, sys, numpy as np\n"
+        "encoder = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "assert (encoder.compile, encoder.batch_tokens) == (True, 77)\n"
+        "encoder.compile = False\n"
+        "np.save(sys.argv[2], encoder.encode_passages(sys.argv[3:]))\n"
+    )
+    given = [tmp_path / "encoder.pickle", tmp_path / "found.npy", *sentences[:3]]
+    subprocess.run([sys.executable, "-c", script, *map(str, given)], check=True, timeout=300)
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
+
+
+def test_poolings_of_an_unknown_prompt_are_one_line(llama_folder: Path) -> None:
+    encoder = encoder_for(llama_folder)
+    with pytest.raises(ConfigError, match="unknown prompt 'passage'; choose one of self, next"):
+        encoder.encode_poolings(["river"], "passage", 128)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="max_tokens is 0; give at least 1"):
+        encoder.encode_poolings(["river"], "self", 0)
+    with pytest.raises(DataError, match="the texts are of type str"):
+        encoder.encode_poolings("river", "self", 128)
+
+
+def test_a_thread_that_embeds_queries_does_not_cut_the_passages_of_another_one(
+    llama_folder: Path, sentences: list[str]
+) -> None:
+    encoder = encoder_for(llama_folder, settings=EncoderSettings(query_max_tokens=4, passage_max_tokens=90))
+    long = [" ".join(sentences[:8])]
+    assert_threads_agree(lambda: encoder.encode_queries(long), lambda: encoder.encode_passages(long))
+    assert encoder.backbone.tokenizer.backend_tokenizer.truncation is None
 
 
 # ----------------------------------------------------------------------------------------------------- save and load

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
 
+from llama2vec.errors import SettingsError
 from llama2vec.retrieve.settings import EncodeSettings, IndexSettings, LibrarySettings, StoredVectors
 
 
@@ -18,7 +18,7 @@ def test_the_removed_key_sparse_loads_with_one_line(caplog: pytest.LogCaptureFix
     [(IndexSettings, {"kind": ""}), (IndexSettings, {"language": "english"}), (EncodeSettings, {"shard_size": 0})]
 )  # fmt: skip
 def test_values_that_do_not_fit_are_refused(schema: type[IndexSettings], values: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError):
         schema.model_validate(values)
 
 
@@ -30,5 +30,5 @@ def test_vectors_are_stored_in_one_format_and_an_earlier_index_has_the_same_sett
     assert formats == ["float32", "float16", "int8"]
     assert "int8" not in schema(half=True).model_dump()
     assert schema(int8=True).model_dump()["int8"] is True
-    with pytest.raises(ValidationError, match="half and int8 are two formats of the vectors; choose one"):
+    with pytest.raises(SettingsError, match="half and int8 are two formats of the vectors; choose one"):
         schema(half=True, int8=True)

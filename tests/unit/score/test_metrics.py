@@ -1,6 +1,8 @@
 import math
+import re
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +59,32 @@ def test_a_recall_deeper_than_the_run_is_no_mistake() -> None:
 def test_no_common_query_is_refused() -> None:
     with pytest.raises(EvaluationError, match="run 'bm25': 1 query in the run and 1 judged have no id in common"):
         evaluate_run(Run({"q1": {"d": 1.0}}, "bm25"), {"q2": {"d": 1}, "q1": {}})
+
+
+@pytest.mark.parametrize(
+    ("run", "qrels", "said"),
+    [
+        (Run({"q": {"a": 1.0}}), {"q": {"a": 1.5}}, "passage 'a' has the gain 1.5 for query 'q'; a gain is a whole"),
+        (Run({"q": {"a": 1.0}}), {"q": {"a": None}}, "has the gain None for query 'q'"),
+        (Run({"q": {"a": 1.0}}), {"q": {0: 1}}, "the judgments: the id 0 is of type int; ids are strings: write '0'"),
+        (Run({"q": {0: 1.0}}), {"q": {"0": 1}}, "run 'llama2vec': the id 0 is of type int"),
+        (Run({1: {"a": 1.0}}), {"1": {"a": 1}}, "run 'llama2vec': the id 1 is of type int"),
+        ({"q": {"a": 1.0}}, {"q": {"a": 1}}, "run is of type dict; give a Run, as Retriever.search returns it"),
+        (Run({"q": {"a": 1.0}}), {"q": ["a"]}, "query 'q' has a value of type list; give {passage id: value}"),
+        (Run({"q": {"a": 1.0}}), [("q", "a", 1)], "the judgments: of type list; give"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(run: Any, qrels: Any, said: str) -> None:
+    with pytest.raises(EvaluationError, match=re.escape(said)):
+        evaluate_run(run, qrels)
+
+
+def test_gains_of_numpy_and_whole_floats_count() -> None:
+    run = Run({"q": {"a": 1.0, "b": 0.5}})
+    expected = evaluate_run(run, {"q": {"a": 1, "b": 2}}).metrics
+    assert evaluate_run(run, {"q": {"a": np.int64(1), "b": 2.0}}).metrics == expected  # type: ignore[dict-item]
+    with pytest.raises(EvaluationError, match=r"metrics is one string; put it into a list: \['nDCG@10'\]"):
+        evaluate_run(run, {"q": {"a": 1}}, metrics="nDCG@10")
 
 
 def test_a_score_that_is_not_finite_is_refused() -> None:

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from fit_line import EXAMPLES, FitLine, Line, settings
-from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import load_config
-from llama2vec.errors import ConfigError, TrainingError
+from llama2vec.errors import ConfigError, SettingsError, TrainingError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.training import loop
 from llama2vec.training.loop import train
@@ -123,7 +122,7 @@ def test_only_what_the_weights_are_loaded_from_has_to_be_whole(tmp_path: Path) -
 
 
 def test_other_choices_of_weights_are_refused() -> None:
-    with pytest.raises(ValidationError, match="average_last needs whole weights"):
+    with pytest.raises(SettingsError, match="average_last needs whole weights"):
         OptimizerSettings(average_last=2, sharding="fsdp")
     with pytest.raises(ConfigError, match=r"^--set: optimizer\.average_last and .*keep_best to false"):
         load_config(FinetuneConfig, None, ["optimizer.average_last=2"])

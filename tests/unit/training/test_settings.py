@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
 
+from llama2vec.errors import SettingsError
 from llama2vec.finetune.settings import FinetuneOptimizerSettings
 from llama2vec.training.settings import OptimizerSettings, TrackingSettings
 
@@ -22,7 +22,7 @@ def test_trackers_are_named_once(given: str | list[str], trackers: list[str]) ->
 
 
 def test_an_unknown_tracker_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ValidationError, match="unknown tracker 'mlflow'; choose from tensorboard, wandb"):
+    with pytest.raises(SettingsError, match="unknown tracker 'mlflow'; choose from tensorboard, wandb"):
         TrackingSettings(report_to=["tensorboard", "mlflow"])
 
 
@@ -36,7 +36,7 @@ def test_sharding_is_no_part_of_a_plan_so_that_a_run_may_be_resumed_by_more_proc
 
 
 def test_only_shares_can_be_kept_in_the_memory_of_the_cpu() -> None:
-    with pytest.raises(ValidationError, match="offload moves the shares of sharding to the CPU; set sharding"):
+    with pytest.raises(SettingsError, match="offload moves the shares of sharding to the CPU; set sharding"):
         OptimizerSettings(offload=True)
 
 

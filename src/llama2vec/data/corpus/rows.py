@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
-from llama2vec.errors import ConfigError, CorpusFormatError
+from llama2vec.errors import ConfigError, CorpusFormatError, DataError
 from llama2vec.files import FileKind, check_new, write_output
 from llama2vec.records import Passage, Place, Value
 
@@ -82,9 +82,53 @@ def row_fields(values: Mapping[str, Any]) -> dict[str, Value]:
     extra = {name: value for name, value in values.items() if name not in _NO_FIELDS}
     nested = [values[name] if isinstance(values.get(name), Mapping) else {} for name in ("metadata", "fields")]
     found = {**nested[0], **extra, **nested[1]}
-    # Numbers of numpy have the method; data frames write what is missing as NaN.
-    plain = {str(name): value.item() if hasattr(value, "item") else value for name, value in found.items()}
+    plain = {str(name): plain_value(value) for name, value in found.items()}
     return {name: value for name, value in plain.items() if _is_field(value)}
+
+
+def passage_fields(fields: Mapping[str, Any], owner: str) -> dict[str, Value]:
+    """Return the fields that a program gave a passage, without the missing ones; ``owner`` names it in an error.
+
+    >>> passage_fields({"year": 2020, "score": float("nan"), "author": None}, "text 0")
+    {'year': 2020}
+
+    Raises:
+        DataError: They are not a mapping, a name is not a string, or a value is of another type than a field can hold.
+    """
+    if not isinstance(fields, Mapping):
+        raise DataError(f"the fields of {owner} are of type {type(fields).__name__}; give a dict")
+    found: dict[str, Value] = {}
+    for name, given in fields.items():
+        value = plain_value(given)
+        if not isinstance(name, str):
+            raise DataError(f"{owner} has the field {name!r}; the name of a field is a string")
+        if is_missing(value):
+            continue
+        if not _is_field(value):
+            kind = f"is {value}" if isinstance(value, float) else f"is of type {type(value).__name__}"
+            raise DataError(f"the field {name!r} of {owner} {kind}; give a string, a finite number, true or false")
+        found[name] = value
+    return found
+
+
+def plain_value(value: Any) -> Any:
+    """Return a number of numpy or torch as Python's own, anything else as it is."""
+    try:
+        return value.item() if hasattr(value, "item") else value
+    except (TypeError, ValueError, RuntimeError):  # An array of several
+        return value
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether a value stands for none: None, NaN, or what pandas writes for a missing one.
+
+    >>> is_missing(None), is_missing(float("nan")), is_missing(""), is_missing(0)
+    (True, True, False, False)
+    """
+    try:
+        return value is None or bool(value != value)  # Only NaN and NaT differ from themselves
+    except (TypeError, ValueError):  # pandas.NA has no truth value, nor have arrays
+        return type(value).__name__ == "NAType"
 
 
 def pretext_row(values: Mapping[str, Any], where: str) -> tuple[str, dict[str, Value]] | None:

@@ -81,6 +81,10 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         if given.get("config_kwargs"):
             options["config"] = AutoConfig.from_pretrained(model_name_or_path, **config)
         tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **processor)
+        if tokenizer.is_fast:
+            # What its file says would otherwise be undone by the first text, while other threads may read theirs.
+            tokenizer.backend_tokenizer.no_truncation()
+            tokenizer.backend_tokenizer.no_padding()
         model = AutoModelForCausalLM.from_pretrained(model_name_or_path, **options)
         model.config.use_cache = False
         return cls(model.eval(), tokenizer, contract)
@@ -133,12 +137,8 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
     def _prompted(self, texts: list[str], query: bool) -> list[list[int]]:
         """Return ``prefix + text + suffix`` per text; only the text is cut."""
         limit = self._settings["query_max_tokens" if query else "passage_max_tokens"]
-        ids = self.tokenizer(
-            texts, add_special_tokens=False, truncation=True, max_length=limit, return_attention_mask=False
-        )["input_ids"]
-        if self.tokenizer.is_fast:
-            # Otherwise, saving the tokenizer would save the limit of this call.
-            self.tokenizer.backend_tokenizer.no_truncation()
+        # Cut below: a limit set in the tokenizer would also cut what other threads read at that moment.
+        ids = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
         prefix, suffix = self._prefix(query), self._suffix(query)
         # An empty text without prefix and prompt leaves nothing to pool: EOS stands in for it.
         stand_in = [self.tokenizer.eos_token_id or 0]

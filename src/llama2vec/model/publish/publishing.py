@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -69,7 +70,7 @@ def write_model_card(
         origin=origin,
         llm=_llm_of_compact(folder),
         stages={stage: bool(origin.of_stage(stage)) for stage in ("adapt", "finetune")},
-        dimension=int(config.hidden_size),
+        **_widths(origin, int(config.hidden_size)),
         dtype=contract["dtype"],
         encoder=encoder,
         stacks=stacks_of(saved, config.model_type),
@@ -121,6 +122,13 @@ def _metadata(origin: Origin, *, opens_elsewhere: bool) -> ModelCardData:
         license=origin.license or None,
         language=sorted({str(text["language"]) for text in texts if text.get("language")}) or None,
     )
+
+
+def _widths(origin: Origin, whole: int) -> dict[str, Any]:
+    """Return the width of the vectors, and the smaller ones that the last fine-tuning trained too."""
+    last: Manifest = next(reversed(origin.of_stage("finetune")), {})
+    given = last.get("settings", {}).get("contrastive", {}).get("dimensions") or []
+    return {"dimension": whole, "widths": sorted({width for width in given if width < whole})}
 
 
 def _data(manifest: Manifest) -> str:

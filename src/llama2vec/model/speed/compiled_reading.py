@@ -55,6 +55,10 @@ class CompiledReading:
         self._forwards: list[tuple[Any, Any]] = []  # Each layer with its compiled forward
         self._is_tried = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Compiled code stays in its process: another one compiles its own.
+        return type(self), (self._backbone, self.wanted)
+
     def is_on(self, texts: int, tokens: float) -> bool:
         """Tell whether so many texts, with so many tokens in all, are read with compiled layers.
 

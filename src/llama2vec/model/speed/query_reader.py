@@ -174,12 +174,9 @@ class _CalledTokenizer:
     def __init__(self, backend: Any, eos_token_id: int | None) -> None:
         self.backend_tokenizer, self.eos_token_id = backend, eos_token_id
         backend.no_padding()
+        backend.no_truncation()
 
-    def __call__(self, texts: list[str], *, max_length: int | None = None, **_: Any) -> dict[str, list[list[int]]]:
-        """Return the ids of texts, without special tokens and cut at their end; None = whole."""
-        if max_length is None:
-            self.backend_tokenizer.no_truncation()
-        else:
-            self.backend_tokenizer.enable_truncation(max_length)
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        """Return the ids of texts, whole and without special tokens."""
         read = self.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
         return {"input_ids": [one.ids for one in read]}

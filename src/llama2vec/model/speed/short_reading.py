@@ -45,6 +45,10 @@ class ShortReading:
         self._decoder: PlainDecoder | None = None
         self._products: list[tuple[Module, Product]] = []
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Packed weights stay in their process: another one packs its own.
+        return type(self), (self._backbone,)
+
     @property
     def is_possible(self) -> bool:
         """Whether the model, as it is loaded, may be read here."""

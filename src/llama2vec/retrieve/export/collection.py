@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from llama2vec.data.corpus.distinct import id_key
 from llama2vec.data.corpus.rows import passage_line
+from llama2vec.data.corpus.sources import is_remote
 from llama2vec.engines.engine import About, Engine, Entry, encodable, engine_errors
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage
@@ -46,20 +49,27 @@ def export_store(store: VectorStore, engine: Engine, *, language: str | None = N
         store: A finished store with vectors.
         engine: The collection; created where it does not exist.
         language: ISO 639 code of the words to search by; None = vectors alone.
-        replace: Also remove more than half of the passages that the collection holds.
+        replace: Also replace the passages of another corpus, and more than half of those that the collection holds.
 
     Raises:
         StoreError: The store has no vectors, or is damaged.
-        EngineError: The collection has another contract or other words, most of what it holds is not in the store, the
-            engine cannot hold a passage, or it fails.
+        EngineError: The collection has another contract, other words or another corpus, most of what it holds is not in
+            the store, the engine cannot hold a passage, or it fails.
     """
     store.check_vectors()
-    about = About(contract_hash=store.contract_hash, dimension=store.dimension, language=language)
+    about = About(
+        contract_hash=store.contract_hash, dimension=store.dimension, language=language, corpus="-".join(named(store))
+    )
     finished = about.model_copy(update={"mirrors": store_sha256(store)})
     with engine_errors(engine):
         found = engine.about()
         if found is not None:
             _check_same(found, about, engine)
+            if not replace and found.corpus not in ("", about.corpus) and found.mirrors != finished.mirrors:
+                raise EngineError(
+                    f"{engine.place} holds the passages of another corpus ({found.corpus}); choose another "
+                    f"--collection, or pass --overwrite to replace them by those of {store.path}"
+                )
             if found == finished and engine.count() == len(store):
                 return Exported(0, len(store), 0)
         words = None
@@ -85,6 +95,24 @@ def export_store(store: VectorStore, engine: Engine, *, language: str | None = N
             )
         engine.describe(finished)
     return Exported(int((~done).sum()), int(done.sum()), len(gone))
+
+
+def named(store: VectorStore) -> tuple[str, str]:
+    """Return a short name of the corpus that a store was made from, and a hash of what tells it from every other one.
+
+    That is the place of local files or the name of a data set, so that a corpus stays the same one when it changes.
+    Texts without a place are known by that of the store.
+    """
+    corpus, folder = str(store.source.get("corpus") or ""), str(store.source.get("folder") or "")
+    name = Path(corpus or folder).name
+    if folder:  # Absolute; that of a single document holds others too
+        place = f"{folder}|{'' if name in ('', '..', Path(folder).name) else name}"
+    elif corpus in ("", "texts"):  # Given in Python
+        place = f"{store.path.resolve()}|{corpus}"
+    else:
+        place = corpus if is_remote(corpus) or not Path(corpus).exists() else str(Path(corpus).resolve())
+    plain = re.sub(r"[^a-z0-9]+", "_", (Path(name).stem or Path(folder).name).lower()).strip("_")[:30].strip("_")
+    return plain or "texts", hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def check_gone(gone: int, held: int, place: str, store: VectorStore, other: str) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.errors import ConfigError, StoreError
+from llama2vec.errors import ConfigError, DataError, StoreError, one_line
 from llama2vec.retrieve.store.reader import Vectors, VectorStore, check_vectors
 
 Scores = npt.NDArray[np.float32]
@@ -99,6 +99,13 @@ def checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vectors
     if depth < 1:
         raise ConfigError(f"the depth must be at least 1, not {depth}")
     store.check_vectors()
+    how = "give vectors [Q, D], as encode_queries returns them for a list of queries"
+    try:
+        vectors = np.asarray(vectors)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"the queries cannot be read as an array ({one_line(error)}); {how}") from None
+    if vectors.dtype.kind not in "fiu":
+        raise DataError(f"the queries are an array of {vectors.dtype.name}; {how}")
     if vectors.ndim != 2 or vectors.shape[1] != store.dimension:
         raise StoreError(
             f"queries of shape {vectors.shape} do not fit the vectors of {store.path}, which have width "

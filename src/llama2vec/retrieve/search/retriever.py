@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from llama2vec.config import ModelSettings, load_config
+from llama2vec.config import ModelSettings
 from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, StoreError, StoreReplacedError
@@ -31,7 +31,7 @@ from llama2vec.retrieve.index.lexical import Bm25Index
 from llama2vec.retrieve.search.fusion import FUSED_DEPTH, Fusion, Mode
 from llama2vec.retrieve.search.hits import Hit, grouped
 from llama2vec.retrieve.search.opened import EncoderOfStore, OpenedIndex, QueryEncoder
-from llama2vec.retrieve.search.texts import as_passages, check_distinct
+from llama2vec.retrieve.search.texts import as_passages, as_queries, as_question, check_distinct, check_ways
 from llama2vec.retrieve.store.reader import Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store.writer import passages_sha256, warn_of_cut_passages, write_store
 
@@ -108,7 +108,7 @@ class Retriever:
         if not store.has_vectors:
             how = store.how_to_add_vectors
             logger.info("%s has no vectors, so it is searched with BM25 only; add them with %s", store.path, how)
-        settings = load_config(ModelSettings, None, [f"device={device}", f"dtype={dtype}"])
+        settings = ModelSettings.model_validate({"device": device, "dtype": dtype})
 
         def encoder_for(store: VectorStore) -> QueryEncoder:
             if encoder is None or isinstance(encoder, str | Path):
@@ -155,9 +155,8 @@ class Retriever:
         """
         from llama2vec.model.encoder import Encoder
 
+        check_ways(model, language, split)
         passages = as_passages(texts)
-        if model is None and language is None:
-            raise ConfigError("without a model and without a language nothing can be searched; give one of them")
         encoder = model
         if encoder is not None and not isinstance(encoder, Encoder):
             encoder = Encoder.load(encoder, device=device, dtype=dtype)
@@ -238,10 +237,11 @@ class Retriever:
 
         Raises:
             ConfigError: The mode is unknown, or the filter is not an expression over the fields.
-            DataError: Two queries have one id.
+            DataError: Something is not a :class:`Query`, or two queries have one id.
             StoreError: The index does not carry the mode.
             StoreReplacedError: The index was replaced since it was opened, and cannot be opened again.
         """
+        queries = as_queries(queries)
 
         def search(opened: OpenedIndex) -> Run:
             chosen = mode or opened.default_mode
@@ -272,8 +272,9 @@ class Retriever:
 
         Raises:
             ConfigError, StoreError: As in :meth:`search`.
+            DataError: The question is not a string.
         """
-        asked = [Query("question", question)]
+        asked = [as_question(question)]
 
         def search(opened: OpenedIndex) -> list[Hit]:
             vectors = cache(lambda: opened.encoded(asked))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from llama2vec.data.corpus.rows import row_fields
-from llama2vec.errors import DataError, EmptyCorpusError
-from llama2vec.records import Passage
+from llama2vec.data.corpus.rows import is_missing, passage_fields, plain_value, row_fields
+from llama2vec.data.settings import PassageSettings
+from llama2vec.errors import ConfigError, DataError, EmptyCorpusError
+from llama2vec.records import Passage, Query
 
 
 def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Passage]:
@@ -26,8 +28,10 @@ def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Pass
     >>> camelid.id, river.id, river.fields
     ('0', 'x', {'length_km': 6400})
     """
-    if isinstance(texts, str | Mapping):
+    if isinstance(texts, str | Mapping | Passage):
         raise DataError(f"texts is one {type(texts).__name__}; put it into a list")
+    if not (isinstance(texts, Iterable) or hasattr(texts, "__getitem__")):
+        raise DataError(f"texts is of type {type(texts).__name__}; give a list of strings, rows or passages")
     # Iterating over a data frame gives the names of its columns.
     rows: Iterable[Any] = texts.to_dict("records") if hasattr(texts, "to_dict") and hasattr(texts, "columns") else texts
     passages = [_passage(row, number) for number, row in enumerate(rows)]
@@ -35,6 +39,37 @@ def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Pass
         raise EmptyCorpusError("the list of texts is empty; give at least one")
     check_distinct((passage.id for passage in passages), "texts")
     return passages
+
+
+def as_queries(queries: Sequence[Query]) -> Sequence[Query]:
+    """Return queries as they are; a DataError if they are not :class:`Query` objects whose id and text are strings."""
+    how = "give Query objects, such as [Query('q1', 'Which animal carries loads?')], or ask one question with hits"
+    if isinstance(queries, str | Mapping | Query) or not isinstance(queries, Sequence):
+        raise DataError(f"queries is of type {type(queries).__name__}; {how}")
+    for number, query in enumerate(queries):
+        if not isinstance(query, Query):
+            raise DataError(f"query {number} is of type {type(query).__name__}; {how}")
+        for name in ("id", "text"):
+            if not isinstance(value := getattr(query, name), str):
+                raise DataError(f"the {name} of query {number} is of type {type(value).__name__}; give a string")
+    return queries
+
+
+def as_question(question: str) -> Query:
+    """Return one question as a query; a DataError if it is not a string."""
+    if not isinstance(question, str):
+        raise DataError(f"the question is of type {type(question).__name__}; give one string")
+    return Query("question", question)
+
+
+def check_ways(model: object, language: object, split: object) -> None:
+    """Raise a ConfigError unless texts can be split and searched as a program asks."""
+    if split is not None and not isinstance(split, PassageSettings):
+        raise ConfigError(f"split is of type {type(split).__name__}; give split=PassageSettings(tokens=…)")
+    if language is not None and not isinstance(language, str):
+        raise ConfigError(f"language is {language!r}; give an ISO 639 code such as 'en', or None to leave out BM25")
+    if model is None and language is None:
+        raise ConfigError("without a model and without a language nothing can be searched; give one of them")
 
 
 def check_distinct(ids: Iterable[str], noun: str) -> None:
@@ -51,10 +86,14 @@ def _passage(row: Any, number: int) -> Passage:
         if "text" not in row:
             known = ", ".join(map(str, list(row)[:6]))
             raise DataError(f"text {number} has no 'text' (only {known}); name the field with the text so")
-        given = next((row[name] for name in ("_id", "id") if row.get(name) is not None), number)
-        title = row.get("title")
-        row = Passage(str(given), row["text"], "" if title is None else title, fields=row_fields(row))
+        # Data frames write what is missing as NaN, NaT or NA, and whole numbers beside it as 1.0, 2.0, …
+        given = next((plain_value(row[name]) for name in ("_id", "id") if not is_missing(row.get(name))), number)
+        given = int(given) if isinstance(given, float) and given.is_integer() else given
+        title: Any = row.get("title")
+        row = Passage(str(given), row["text"], "" if is_missing(title) else title, fields=row_fields(row))
     passage = row if isinstance(row, Passage) else Passage(str(number), row)
+    if passage.fields:
+        passage = replace(passage, fields=passage_fields(passage.fields, f"text {number}"))
     for name in ("id", "text", "title"):
         value = getattr(passage, name)
         if not isinstance(value, str):

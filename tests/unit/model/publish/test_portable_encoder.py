@@ -17,6 +17,7 @@ import pytest
 import torch
 from encoders import FLOAT32
 from sentence_transformers import SentenceTransformer
+from two_threads import assert_threads_agree
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.manifest import digest
@@ -204,6 +205,16 @@ def test_vectors_are_of_unit_length_similarity_is_the_cosine_and_truncation_cuts
     short = opened(folder, truncate_dim=8)
     assert short.get_embedding_dimension() == 8
     np.testing.assert_allclose(short.encode_document(texts), passages[:, :8], atol=1e-5, rtol=0)
+
+
+def test_a_thread_that_embeds_queries_does_not_cut_the_passages_of_another_one(
+    encoders: dict[str, tuple[Encoder, Path]], texts: list[str]
+) -> None:
+    model = opened(encoders["llama-paper"][1])
+    long = max(texts, key=len)
+    rows = [lambda: model[0].preprocess([long], task="query"), lambda: model[0].preprocess([long], task="document")]
+    assert_threads_agree(*(lambda read=read: read()["input_ids"].numpy() for read in rows), times=1000)
+    assert model.tokenizer.backend_tokenizer.truncation is None
 
 
 def test_token_embeddings_are_the_texts_and_the_prompts_tokens(saved: Path) -> None:

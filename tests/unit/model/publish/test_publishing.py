@@ -215,6 +215,20 @@ def test_mean_pooling_is_servable_where_nothing_stands_before_a_text(llama_folde
     encoder.save(tmp_path / "mean")
     given = SentenceTransformer(str(tmp_path / "mean"), device="cpu").encode(PASSAGES)
     np.testing.assert_allclose(given, encoder.encode_passages(PASSAGES), atol=1e-5)
+    write_model_card(tmp_path / "mean")
+    assert "An empty text has no token to average: leave such texts out" in card_of(tmp_path / "mean")
+
+
+def test_the_card_names_the_widths_that_were_trained_too(save: Callable[..., Path]) -> None:
+    folder = save("paper")
+    assert "shortened" not in card_of(folder)
+    trained = {**MANIFEST, "stage": "finetune", "settings": {"contrastive": {"dimensions": [32, 16, 8]}}}
+    (folder / "manifest.json").write_text(json.dumps(trained), encoding="utf-8")
+    write_model_card(folder)
+    card = " ".join(card_of(folder).split())
+    assert "shortened vectors of 8, 16 numbers: pass `truncate_dim=8` to `SentenceTransformer`" in card
+    assert "`normalize_embeddings=True` to `encode`" in card
+    assert "An empty text" not in card
 
 
 def test_files_for_other_programs_of_the_model_that_is_replaced_go(llama_folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from llama2vec.engines.engine import Engine
 from llama2vec.errors import EngineError, StoreError
 from llama2vec.records import Passage, Place
 from llama2vec.retrieve.export import collection
-from llama2vec.retrieve.export.collection import Exported, export_store
+from llama2vec.retrieve.export.collection import Exported, export_store, named
 from llama2vec.retrieve.store.reader import VectorStore, store_sha256
 from llama2vec.retrieve.store.writer import write_store
 
@@ -109,6 +109,75 @@ def test_collections_of_others_are_refused_and_stay_as_they_are(tmp_path: Path) 
     engine.content = '{"made by": "another program"}'
     with pytest.raises(EngineError, match="was not made by this version of `llama2vec export`"):
         export_store(far, engine)
+
+
+def test_a_collection_of_another_corpus_is_replaced_only_on_request(tmp_path: Path) -> None:
+    first, second = (
+        write_store(lambda: some(4), HashEncoder(), tmp_path / name, source={"corpus": name}) for name in ("a", "b")
+    )
+    engine = MemoryEngine()
+    export_store(first, engine)
+    before = engine.content
+    with pytest.raises(EngineError, match=r"of another corpus \(a-\w{8}\); choose another --collection, or pass"):
+        export_store(second, engine)
+    assert engine.content == before
+    assert export_store(second, engine, replace=True) == Exported(0, 4, 0)
+    about = engine.about()
+    assert about is not None
+    assert about.corpus == "-".join(named(second))
+
+
+def test_a_store_that_was_moved_is_still_the_one_that_its_collection_mirrors(tmp_path: Path) -> None:
+    store, engine = write(tmp_path / "store", source={"corpus": "texts"}), MemoryEngine()
+    export_store(store, engine)
+    store.path.rename(tmp_path / "moved")
+    moved = VectorStore.open(tmp_path / "moved")
+    assert named(moved) != named(store)
+    assert export_store(moved, engine) == Exported(0, 10, 0)
+
+
+def test_a_collection_of_an_earlier_version_learns_its_corpus(tmp_path: Path) -> None:
+    store, engine = write(tmp_path / "store"), MemoryEngine()
+    export_store(store, engine)
+    about = engine.about()
+    assert about is not None
+    engine.content = about.model_copy(update={"corpus": ""}).model_dump_json()
+    assert export_store(store, engine) == Exported(0, 10, 0)
+    assert engine.about() == about
+
+
+@pytest.mark.parametrize(
+    ("sources", "name"),
+    [
+        (({"corpus": "資料/メモ.jsonl"}, {"corpus": "資料/日記.jsonl"}), "texts"),
+        (({"corpus": "v1.2-notes.jsonl"}, {"corpus": "v1.3-notes.jsonl"}), None),
+        (({"corpus": "a/corpus.jsonl"}, {"corpus": "b/corpus.jsonl"}), "corpus"),
+        (({"corpus": "hf:me/data"}, {"corpus": "hf:you/data"}), "data"),
+        (({"corpus": "texts"}, {"corpus": "texts"}), "texts"),
+        (({"folder": "/home/a/notes"}, {"folder": "/home/b/notes"}), "notes"),
+        (({"corpus": "a.pdf", "folder": "/docs"}, {"corpus": "b.pdf", "folder": "/docs"}), None),
+    ],
+)
+def test_corpora_that_differ_have_names_that_differ(
+    tmp_path: Path, sources: tuple[dict[str, object], dict[str, object]], name: str | None
+) -> None:
+    first, second = (write(tmp_path / str(n), source=source) for n, source in enumerate(sources))
+    assert named(first) != named(second)
+    assert named(first) == named(VectorStore.open(first.path))
+    if name:
+        assert named(first)[0] == named(second)[0] == name
+
+
+def test_a_corpus_keeps_its_name_in_another_store_and_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corpus.jsonl").write_text("")
+    monkeypatch.chdir(tmp_path)
+    relative, absolute = (
+        write(tmp_path / f"{n}", source={"corpus": corpus})
+        for n, corpus in enumerate(("corpus.jsonl", str(tmp_path / "corpus.jsonl")))
+    )
+    assert named(relative) == named(absolute)
 
 
 def test_what_an_engine_cannot_hold_is_said_before_anything_is_written(tmp_path: Path) -> None:

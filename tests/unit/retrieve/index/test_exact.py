@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from made_stores import TableEncoder, clustered, store_of
 
-from llama2vec.errors import ConfigError, StoreError
+from llama2vec.errors import ConfigError, DataError, StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve.index import exact as exact_module
 from llama2vec.retrieve.index.exact import ExactIndex, Index, Nearest, best_rows
@@ -160,6 +160,20 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_blocks")
+def test_lists_of_numbers_are_searched_and_other_queries_are_one_line(store: VectorStore) -> None:
+    index = ExactIndex(store)
+    vectors = store.vectors([0, 3])
+    for found, expected in zip(index.search(vectors.tolist(), 2), index.search(vectors, 2), strict=True):  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found, expected)
+    for wrong, said in (
+        (["river"], "the queries are an array of str.*; give vectors"),
+        ([[0.1], [0.2, 0.3]], "the queries cannot be read as an array"),
+        ([None], "the queries are an array of object"),
+    ):
+        with pytest.raises(DataError, match=said):
+            index.search(wrong, 2)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("order", [1, -1], ids=["each block better than all before", "each block worse"])
 def test_blocks_in_the_worst_order_leave_the_best(order: int) -> None:
     table = np.linspace(-1, 1, 1000, dtype=np.float32)[::order, None]

@@ -225,6 +225,20 @@ def test_without_a_language_a_folder_that_has_bm25_is_refused_or_loses_it(encode
     assert build(tmp_path / "kept", language="en").modes == ("hybrid", "dense", "bm25")
 
 
+def test_what_cannot_be_searched_is_one_line(encoder: Encoder, tmp_path: Path) -> None:
+    retriever = Retriever.from_texts(["A stone bridge.", "A river."], encoder, tmp_path / "kept")
+    with pytest.raises(DataError, match="query 0 is of type str; give Query objects"):
+        retriever.search(["river"])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="the question is of type list; give one string"):
+        retriever.hits(["river"])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="split is of type int; give split=PassageSettings"):
+        Retriever.from_texts(["A river."], encoder, split=64)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="language is False; give an ISO 639 code such as 'en', or None"):
+        Retriever.from_texts(["A river."], encoder, language=False)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^ModelSettings: dtype: .*got 'fp16'"):
+        Retriever.open(tmp_path / "kept" / "index", dtype="fp16")
+
+
 def test_two_queries_of_one_id_are_refused() -> None:
     with pytest.raises(DataError, match="queries 0 and 2 share the id 'q'; make ids unique"):
         Retriever.from_texts(list(TEXTS), None).search([Query("q", "a"), Query("r", "b"), Query("q", "c")])

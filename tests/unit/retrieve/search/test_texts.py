@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llama2vec.errors import DataError, EmptyCorpusError
-from llama2vec.records import Passage
-from llama2vec.retrieve.search.texts import as_passages
+from llama2vec.records import Passage, Query
+from llama2vec.retrieve.search.texts import as_passages, as_queries
 
 EXPECTED = [Passage("0", "A camelid."), Passage("1", "A river.")]
 
@@ -27,6 +29,47 @@ def test_a_pandas_column_and_a_data_frame_are_read() -> None:
     assert as_passages(frame) == [Passage("5", "A camelid."), Passage("6", "A river.")]
 
 
+def test_what_a_data_frame_lacks_is_missing_and_no_text() -> None:
+    pandas = pytest.importorskip("pandas")
+    texts = ["A camelid.", "A river.", "A bridge."]
+    for none in (None, float("nan"), pandas.NA, pandas.NaT):
+        rows = {"text": texts, "id": ["a", none, "c"], "title": ["Llama", none, ""], "year": [2020, none, 1932]}
+        first, second, third = as_passages(pandas.DataFrame(rows, dtype=object))
+        assert (first, second) == (Passage("a", texts[0], "Llama", fields={"year": 2020}), Passage("1", texts[1]))
+        assert third.fields == {"year": 1932}
+    # Whole numbers beside a missing one are floats there.
+    numbers = pandas.DataFrame({"text": texts, "id": [7, None, 9]})
+    assert [one.id for one in as_passages(numbers)] == ["7", "1", "9"]
+
+
+def test_fields_of_passages_are_read_as_those_of_rows() -> None:
+    given = {"year": np.int64(2020), "share": np.float32(0.5), "draft": np.bool_(True), "author": None, "x": np.nan}
+    (passage,) = as_passages([Passage("1", "A camelid.", fields=given)])
+    assert passage.fields == {"year": 2020, "share": 0.5, "draft": True}
+    assert [type(value) for value in passage.fields.values()] == [int, float, bool]
+    assert as_passages([{"text": "A camelid.", "id": "1", **given}]) == [passage]
+    # Numbers of numpy equal Python's own, but JSON takes only these.
+    (passage,) = as_passages([Passage("1", "A camelid.", fields={"year": np.int64(2020)})])
+    assert type(passage.fields["year"]) is int
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        (["river"], "query 0 is of type str; give Query objects, such as"),
+        ("river", "queries is of type str; give Query objects"),
+        (Query("1", "river"), "queries is of type Query; give"),
+        ({"1": "river"}, "queries is of type dict; give"),
+        (None, "queries is of type NoneType; give"),
+        ([Query("1", "river"), Query(2, "bridge")], "the id of query 1 is of type int; give a string"),
+        ([Query("1", None)], "the text of query 0 is of type NoneType; give a string"),
+    ],
+)
+def test_what_is_not_a_query_is_one_line(queries: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        as_queries(queries)
+
+
 def test_a_column_and_a_data_set_of_datasets_are_read() -> None:
     datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_dict({"text": ["A camelid.", "A river."]})
@@ -37,6 +80,13 @@ def test_a_column_and_a_data_set_of_datasets_are_read() -> None:
     ("texts", "message"),
     [
         ("A camelid.", "texts is one str; put it into a list"),
+        (None, "texts is of type NoneType; give a list of strings, rows or passages"),
+        (Passage("1", "x"), "texts is one Passage; put it into a list"),
+        ([Passage("1", "x", fields={"tags": ["a"]})], "the field 'tags' of text 0 is of type list; give a string"),
+        ([Passage("1", "x", fields={"day": date(2020, 1, 2)})], "the field 'day' of text 0 is of type date"),
+        ([Passage("1", "x", fields={"size": float("inf")})], "the field 'size' of text 0 is inf; give a string, a"),
+        ([Passage("1", "x", fields={3: "x"})], "text 0 has the field 3; the name of a field is a string"),
+        ([Passage("1", "x", fields=["a"])], "the fields of text 0 are of type list; give a dict"),
         ({"text": "x"}, "texts is one dict"),
         (["a", None], "the text of text 1 is of type NoneType"),
         ([{"body": "x", "id": 1}], r"text 0 has no 'text' \\(only body, id\\)"),
