@@ -12,9 +12,12 @@ from llama2vec.training.saving import make_trainable, training_precision
 
 @pytest.mark.parametrize(
     ("dtype", "rank", "loaded", "mixed"),
-    [("bfloat16", 0, "float32", True), ("bfloat16", 8, "bfloat16", False), ("float32", 0, "float32", False)],
+    [
+        *[("bfloat16", 0, "float32", True), ("bfloat16", 8, "bfloat16", False), ("float32", 0, "float32", False)],
+        *[("float16", 0, "float32", False), ("float16", 8, "float16", False)],
+    ],
 )
-def test_full_training_in_bfloat16_keeps_float32_weights(dtype: str, rank: int, loaded: str, mixed: bool) -> None:
+def test_full_training_in_16_bits_keeps_float32_weights(dtype: str, rank: int, loaded: str, mixed: bool) -> None:
     settings = ModelSettings.model_validate({"dtype": dtype, "device": "cpu", "lora": {"rank": rank}})
     found, is_mixed = training_precision(settings)
     assert (found.dtype, is_mixed) == (loaded, mixed)
