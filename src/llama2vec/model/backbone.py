@@ -25,7 +25,7 @@ from llama2vec.model.local import (
 from llama2vec.model.multimodal import text_part
 from llama2vec.model.prompt import Tokenizer
 from llama2vec.model.source import ModelSource, check_weights, resolve_model
-from llama2vec.model.tokenizer import check_causal_config, read_tokenizer
+from llama2vec.model.tokenizer import check_causal_config, drop_tokens_beyond, read_tokenizer
 from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def load_backbone(
         if renamed:  # transformers would save the weights under their old names again.
             vars(model).pop("_weight_conversions", None)
         missing_head = check_weights(source.name, model, found)
-        _check_token_ids(source.name, model, tokenizer)
+        drop_tokens_beyond(source.name, tokenizer, model.get_input_embeddings().weight.shape[0])
         model.config.use_cache = False
         kept_layers = keep_lowest_layers(model, settings.layers)
         # Not the dtype as well: rotary frequencies stay float32; in bfloat16 they are 0.2 rad off at position 500.
@@ -206,16 +206,6 @@ def attention_kernel(name: str, config: Any, wanted: str) -> str:
         return wanted
     logger.info("%s: %s does not support SDPA attention; using eager attention", name, architecture.__name__)
     return "eager"
-
-
-def _check_token_ids(name: str, model: Any, tokenizer: Tokenizer) -> None:
-    """Refuse a tokenizer that can give ids beyond the embedding rows."""
-    rows, highest = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values(), default=0)
-    if highest >= rows:
-        raise ModelError(
-            f"{name}: the tokenizer has ids up to {highest}, and the model has {rows} embedding rows; take the "
-            "tokenizer that belongs to the weights, or resize the model's embeddings"
-        )
 
 
 @torch.no_grad()
