@@ -24,6 +24,7 @@ from llama2vec.model.local import (
 )
 from llama2vec.model.multimodal import text_part
 from llama2vec.model.prompt import Tokenizer
+from llama2vec.model.quantized import check_quantization
 from llama2vec.model.source import ModelSource, check_weights, resolve_model
 from llama2vec.model.tokenizer import check_causal_config, drop_tokens_beyond, read_tokenizer
 from llama2vec.terminal import counted
@@ -97,13 +98,14 @@ def load_backbone(
         ConfigError: The model has fewer layers than ``settings.layers``, or no single list of them.
         ModelNotFoundError: Nothing to load under this name.
         NotCausalError: An encoder-decoder, or a model whose earlier positions see later tokens.
-        ModelError: Weights are missing, cut short or not finite, or the tokenizer does not fit them.
-        MissingDependencyError: The package for weights in 4 bits is not installed.
+        ModelError: Weights are packed and to be trained, missing, cut short or not finite, or the tokenizer does not fit them.
+        MissingDependencyError: A package for weights in 4 bits, or for packed ones, is not installed.
     """
     place = device or choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, place)
     source = source or fetched(resolve_model(settings.name))
     source.check_files()
+    check_quantization(source, for_training=for_training)
     location = unpack_gguf(source) if source.gguf_file else source.location
     four_bit = four_bit_loading(place) if for_training and settings.quantization == "nf4" else {}
     with quiet_transformers(), model_errors(source):

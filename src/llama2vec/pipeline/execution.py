@@ -23,6 +23,9 @@ from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError
 from llama2vec.files import check_inputs, remove
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.manifest import digest
+from llama2vec.model.local import fetched
+from llama2vec.model.quantized import check_quantization
+from llama2vec.model.source import resolve_model
 from llama2vec.model.tokenizer import load_model_config
 from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan, systems
 from llama2vec.pipeline.record import (
@@ -131,6 +134,9 @@ def read_all_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     _check_packages(plan, kinds)
     if kinds - {"pairs", "index"} and any(found.name in ("model", "raw") for stage in stages for found in stage.inputs):
         load_model_config(config.model.name)
+        check_quantization(
+            fetched(resolve_model(config.model.name)), for_training=bool(kinds & {"adapt", "finetune"})
+        )
     if config.adapt and "adapt" in kinds and config.adapt.model.attention not in ("sdpa", "eager"):
         raise ConfigError(f"adapt.model.attention: {config.adapt.model.attention} cannot adapt; use sdpa or eager")
     for source, reading in _corpora(config, stages):
