@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +99,8 @@ def load_backbone(
         ConfigError: The model has fewer layers than ``settings.layers``, or no single list of them.
         ModelNotFoundError: Nothing to load under this name.
         NotCausalError: An encoder-decoder, or a model whose earlier positions see later tokens.
-        ModelError: Weights are packed and to be trained, missing, cut short or not finite, or the tokenizer does not fit them.
+        ModelError: Weights are packed and to be trained, missing, cut short or not finite, or the tokenizer does not fit
+            them.
         MissingDependencyError: A package for weights in 4 bits, or for packed ones, is not installed.
     """
     place = device or choose_device(settings.device)
@@ -111,6 +113,7 @@ def load_backbone(
     with quiet_transformers(), model_errors(source):
         config, renamed = text_part(AutoConfig.from_pretrained(location, **SAFE))
         check_causal_config(source.name, config)
+        check_format(source.name, config, dtype)
         tokenizer = read_tokenizer(source, location)
         model, found = _architecture(config).from_pretrained(
             location,
@@ -199,6 +202,21 @@ def _architecture(config: Any) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+
+
+def check_recomputing(config: Any) -> None:
+    """Raise a ConfigError if ``model.gradient_checkpointing`` is set and an architecture cannot recompute."""
+    architecture = _architecture(config)
+    if not architecture.supports_gradient_checkpointing:
+        raise ConfigError(f"model.gradient_checkpointing: {architecture.__name__} does not support it; set it to false")
+
+
+def check_format(name: str, config: Any, dtype: torch.dtype) -> None:
+    """Raise a ModelError where transformers computes an architecture in float32 alone."""
+    if config.model_type == "xlstm" and dtype != torch.float32 and importlib.util.find_spec("xlstm") is None:
+        raise ModelError(
+            f"{name}: transformers computes xLSTM in float32 alone; set model.dtype=float32 (--dtype float32)"
+        )
 
 
 def attention_kernel(name: str, config: Any, wanted: str) -> str:

@@ -44,6 +44,27 @@ def training_precision(settings: ModelSettings) -> tuple[ModelSettings, bool]:
     return settings.model_copy(update={"dtype": "float32"}), dtype == torch.bfloat16
 
 
+def check_trainable(settings: ModelSettings) -> None:
+    """Look at a model's config, before a corpus is read, for what training cannot do with it.
+
+    Raises:
+        NotCausalError: No causal language model.
+        ConfigError: It cannot recompute activations, and ``model.gradient_checkpointing`` is set.
+        ModelError: It cannot be computed in ``model.dtype``.
+    """
+    import torch
+
+    from llama2vec.model.backbone import check_format, check_recomputing
+    from llama2vec.model.device import choose_device, choose_dtype
+    from llama2vec.model.tokenizer import load_model_config
+
+    config = load_model_config(settings.name)
+    if settings.gradient_checkpointing:
+        check_recomputing(config)
+    asked = choose_dtype(settings.dtype, choose_device(settings.device))
+    check_format(settings.name, config, asked if settings.lora.rank else torch.float32)
+
+
 def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list[str], seed: int) -> Any:
     """Return the model to train: the backbone's own (rank 0), or LoRA on it, with the rows of new slot tokens."""
     from llama2vec.model.adapters import add_lora

@@ -104,10 +104,13 @@ def test_a_multi_modal_checkpoint_may_say_it_of_its_language_model(
         check_quantization(ModelSource("tiny", str(folder)), for_training=True)
 
 
-def test_a_package_that_transformers_names_is_the_only_one_named() -> None:
-    with pytest.raises(MissingDependencyError, match=r"^tiny: needs optimum \(`pip install optimum`\)$"):
-        with model_errors(ModelSource("tiny", "tiny")):
-            raise ImportError("needs optimum (`pip install optimum`)")
-    with pytest.raises(MissingDependencyError, match=r"^tiny: no gguf; pip install 'llama2vec\[model\]'$"):
-        with model_errors(ModelSource("tiny", "tiny")):
-            raise ImportError("no gguf")
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("needs optimum (`pip install optimum`)", r"^tiny: needs optimum \(`pip install optimum`\)$"),
+        ("no gguf", r"^tiny: no gguf; pip install 'llama2vec\[model\]'$"),
+    ],
+)
+def test_a_package_that_transformers_names_is_the_only_one_named(said: str, line: str) -> None:
+    with pytest.raises(MissingDependencyError, match=line), model_errors(ModelSource("tiny", "tiny")):
+        raise ImportError(said)
