@@ -99,8 +99,7 @@ def load_backbone(
         ConfigError: The model has fewer layers than ``settings.layers``, or no single list of them.
         ModelNotFoundError: Nothing to load under this name.
         NotCausalError: An encoder-decoder, or a model whose earlier positions see later tokens.
-        ModelError: Weights are packed and to be trained, missing, cut short or not finite, or the tokenizer does not fit
-            them.
+        ModelError: Weights are missing, cut short, not finite, or packed and to be trained; a tokenizer does not fit.
         MissingDependencyError: A package for weights in 4 bits, or for packed ones, is not installed.
     """
     place = device or choose_device(settings.device)

@@ -87,7 +87,7 @@ class _Estimator:
         # Every question of a passage reads its prompt, and a token at a time uses a fraction of the rate.
         tokens = asked * each * (length + _SLOWER_A_TOKEN * settings.question_max_tokens)
         shape = model_shape(writing_model(self.config))
-        return tokens * 2 * shape.body / self.rates.reading(length)
+        return tokens * 2 * shape.passed / self.rates.reading(length)
 
     def of(self, stage: PlannedStage) -> StageEstimate:
         found = cast(StageEstimate, getattr(self, f"_{stage.kind}")(stage))
