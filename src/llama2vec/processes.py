@@ -60,11 +60,13 @@ def launched_processes() -> int:
     """Return how many processes torchrun has started, connected or not; 1 without it.
 
     Raises:
-        ConfigError: The environment variable WORLD_SIZE is no number of processes.
+        ConfigError: The environment variable WORLD_SIZE does not count processes.
     """
     given = os.environ.get("WORLD_SIZE", "").strip() or "1"
     if not given.isdecimal() or int(given) < 1:
-        raise ConfigError(f"WORLD_SIZE is {given!r}, no number of processes; start them with torchrun, or unset it")
+        raise ConfigError(
+            f"WORLD_SIZE is {given!r}, which does not count processes; start them with torchrun, or unset it"
+        )
     return int(given)
 
 

@@ -112,7 +112,9 @@ def test_an_empty_world_size_is_one_process(given: str, count: int, monkeypatch:
 @pytest.mark.parametrize("given", ["many", "0", "-1"])
 def test_a_world_size_that_counts_nothing_is_one_line(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", given)
-    with pytest.raises(ConfigError, match=f"WORLD_SIZE is '{given}', no number of processes; start them with torchrun"):
+    with pytest.raises(
+        ConfigError, match=f"WORLD_SIZE is '{given}', which does not count processes; start them with torchrun"
+    ):
         launched_processes()
 
 

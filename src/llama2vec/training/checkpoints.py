@@ -16,10 +16,10 @@ _NAMES_SHOWN = 3
 
 
 class WholeCheckpoints:
-    """Overrides of transformers.Trainer, which would go on with the weights at hand where a checkpoint has other names.
+    """Overrides of transformers.Trainer, which skips the weights of a checkpoint whose names it does not know.
 
     ``save_pretrained`` writes most mixtures of experts and several other architectures under the names and in the
-    shapes that their publishers chose. The trainer would look for the model's own names in them.
+    shapes that their publishers chose. The trainer looks for the model's own names in them.
     """
 
     def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:

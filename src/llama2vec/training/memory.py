@@ -56,8 +56,9 @@ def shape_of(model: Any) -> ModelShape:
     inside = [module for module in model.base_model.modules() if type(module).__name__ in ("Linear", "Conv1D")]
     width = sum(sum(module.weight.shape) for module in inside)
     body, linear = parameters - outside, sum(module.weight.numel() for module in inside)
-    sizes = (int(model.config.num_hidden_layers), *table.shape[::-1])
-    return ModelShape(parameters, body, width, *sizes, max(0, body - linear), *_experts_of(model))
+    (rows, columns), layers = table.shape, int(model.config.num_hidden_layers)
+    idle, passed = _experts_of(model)
+    return ModelShape(parameters, body, width, layers, columns, rows, max(0, body - linear), idle, passed)
 
 
 def _experts_of(model: Any) -> tuple[int, int]:

@@ -225,7 +225,7 @@ class ShardedTraining:
 
 def _check_shares(checkpoint: Path, wanted: set[str]) -> None:
     """Raise a TrainingError where shares hold other weights than the model; the loader would leave those out."""
-    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
 
     there = FileSystemReader(Path(checkpoint, SHARES)).read_metadata().state_dict_metadata
     found = {name.removeprefix(_WEIGHTS) for name in there if name.startswith(_WEIGHTS)}
