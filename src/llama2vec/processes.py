@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llama2vec.errors import TrainingError
+from llama2vec.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT")
 
+_OF_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _PATIENCE = timedelta(hours=6)
 """How long processes wait for each other: as long as the first one may read a large corpus. torchrun sees lost ones."""
 
@@ -29,10 +30,19 @@ def connect(device: torch.device, *, alone_too: bool = False) -> None:
     """Join the other processes that torchrun started; the same state serves transformers later.
 
     ``alone_too``: a process that nothing started becomes a group of one, which sharding needs.
+
+    Raises:
+        ConfigError: The environment names several processes, and not how they find each other.
     """
     alone = launched_processes() == 1
     if _group() or (alone and not alone_too):
         return
+    lacking = [name for name in _OF_TORCHRUN if not os.environ.get(name)]
+    if lacking and not alone:
+        raise ConfigError(
+            f"WORLD_SIZE is {launched_processes()}, and {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} "
+            "not set, by which the processes find each other; start them with torchrun, or unset WORLD_SIZE"
+        )
     from accelerate import PartialState
 
     if alone:
@@ -40,15 +50,24 @@ def connect(device: torch.device, *, alone_too: bool = False) -> None:
             free.bind(("127.0.0.1", 0))
             here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
         for name, value in {**here, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
-            os.environ.setdefault(name, value)
+            os.environ[name] = os.environ.get(name) or value
     # Weights and moments that are kept in the CPU's memory need gloo beside NCCL.
     more: dict[str, Any] = {"backend": "cpu:gloo,cuda:nccl"} if device.type == "cuda" else {}
     PartialState(cpu=device.type == "cpu", timeout=_PATIENCE, **more)
 
 
 def launched_processes() -> int:
-    """Return how many processes torchrun has started, connected or not; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Return how many processes torchrun has started, connected or not; 1 without it.
+
+    Raises:
+        ConfigError: The environment variable WORLD_SIZE does not count processes.
+    """
+    given = os.environ.get("WORLD_SIZE", "").strip() or "1"
+    if not given.isdecimal() or int(given) < 1:
+        raise ConfigError(
+            f"WORLD_SIZE is {given!r}, which does not count processes; start them with torchrun, or unset it"
+        )
+    return int(given)
 
 
 def process_count() -> int:

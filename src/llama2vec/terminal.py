@@ -37,7 +37,7 @@ def printable(text: str) -> str:
 
 def is_first_process() -> bool:
     """Tell whether this process prints the results where several run the command (torchrun)."""
-    return os.environ.get("RANK", "0") == "0"
+    return (os.environ.get("RANK") or "0") == "0"
 
 
 class PlainStream:

@@ -9,19 +9,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from llama2vec.errors import ConfigError
 from llama2vec.processes import (
     average_gradients,
     check_same,
+    connect,
     first_fault,
     from_all,
     gather_rows,
     largest_everywhere,
+    launched_processes,
     on_first_process,
     process_count,
     process_rank,
     sum_everywhere,
     wait_for_all,
 )
+from llama2vec.terminal import is_first_process
 
 TWO = """
 import os, sys
@@ -97,3 +101,34 @@ def test_alone_every_exchange_gives_back_what_it_was_given() -> None:
     assert first_fault("") == ""
     assert first_fault("a weight") == "a weight"
     assert largest_everywhere(7, torch.device("cpu")) == 7
+
+
+@pytest.mark.parametrize(("given", "count"), [("", 1), (" ", 1), ("8", 8)])
+def test_an_empty_world_size_is_one_process(given: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", given)
+    assert launched_processes() == count
+
+
+@pytest.mark.parametrize("given", ["many", "0", "-1"])
+def test_a_world_size_that_counts_nothing_is_one_line(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", given)
+    with pytest.raises(
+        ConfigError, match=f"WORLD_SIZE is '{given}', which does not count processes; start them with torchrun"
+    ):
+        launched_processes()
+
+
+def test_processes_that_cannot_find_each_other_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"WORLD_SIZE": "8", "LOCAL_RANK": "0", "MASTER_PORT": "29500", "RANK": ""}
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"^WORLD_SIZE is 8, and RANK, MASTER_ADDR are not set, .*unset WORLD_SIZE$"):
+        connect(torch.device("cpu"))
+
+
+def test_a_process_without_a_rank_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, first in (("", True), ("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", given)
+        assert is_first_process() == first

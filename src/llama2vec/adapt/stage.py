@@ -15,6 +15,7 @@ from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.data.text.words import chosen_stop_words
 from llama2vec.errors import ConfigError
 from llama2vec.model.local import fetched
+from llama2vec.model.quantized import check_quantization
 from llama2vec.model.source import resolve_model
 from llama2vec.records import Passage
 from llama2vec.training.output import Stage, claim_output, model_fingerprint
@@ -51,6 +52,7 @@ def adapt_model(
         OutputExistsError: The folder holds another adaptation, or something else.
         ConfigError: No corpus.
         ModelNotFoundError: No such model.
+        ModelError: Its weights are packed.
         EmptyCorpusError: No text.
     """
     output = Path(output)
@@ -65,7 +67,7 @@ def adapt_model(
     chosen_stop_words(config.text.stop_words, config.text.language)
     if passages is None and not config.text.corpus:
         raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
-    fetched(resolve_model(config.model.name))
+    check_quantization(fetched(resolve_model(config.model.name)), for_training=True)
     inputs = SteadyInputs()
     corpus = inputs.corpus(config.text.corpus, config.reading) if passages is None else "given"
     plan = STAGE.plan(config.deciding(), corpus, model_fingerprint(config.model.name))

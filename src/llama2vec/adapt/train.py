@@ -38,7 +38,7 @@ from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, mean_loss, train
 from llama2vec.training.orders import LengthGroupedOrder, SpooledOrder
 from llama2vec.training.output import StageWork
-from llama2vec.training.saving import make_trainable, save_trained, training_precision
+from llama2vec.training.saving import check_trainable, make_trainable, save_trained, training_precision
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.state import step_size_kept
 from llama2vec.training.tracking import Tracking
@@ -182,6 +182,7 @@ class PretextObjective:
 
 def train_adaptation(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Encoder:
     """Train on passages and save; nothing is written before the model and the text have been read."""
+    check_trainable(config.model)
     pairs = read_pairs(config, work, passages)
     examples, held_out, out, _ = pairs
     check_followed(pairs, config.objective)

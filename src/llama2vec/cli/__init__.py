@@ -116,7 +116,15 @@ _INTERRUPTED, _BROKEN_PIPE = 130, 1
 _LONG_WORD = re.compile(r"\S{400,}")
 _UsageError: Any = typer.BadParameter.__base__  # Typer brings its own copy of click, or takes the installed one
 _OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-_NO_MEMORY = "the memory is full; lower batch or shard sizes, depth or lengths, or take a machine with more memory"
+_NO_MEMORY = "lower batch or shard sizes, depth or lengths, or take a machine with more memory"
+_LESS_MEMORY = {
+    "adapt": "objective.micro_batch_tokens",
+    "finetune": "contrastive.graph_tokens and contrastive.micro_batch_tokens",
+    "run": "adapt.objective.micro_batch_tokens, finetune.contrastive.graph_tokens and "
+    "finetune.contrastive.micro_batch_tokens",
+}
+"""The settings by which a training takes less memory and ends with the same weights."""
+_OF_CUDA = re.compile(r"(CUDA out of memory)\.(?: (Tried to allocate [\d.]+ \w+))?")
 
 
 def _print_version(wanted: bool) -> None:
@@ -157,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"interrupted{'; rerun the same command to resume' if _resumes(given) else ''}", file=sys.stderr)
             sys.exit(_INTERRUPTED)
         except MemoryError:
-            _fail(_NO_MEMORY)
+            _fail(_memory_line(given))
         except BrokenPipeError:
             # Whoever read our output has seen enough, as with `| head`. Nothing may be written to the pipe at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -165,7 +173,7 @@ def main(arguments: list[str] | None = None) -> None:
         except RuntimeError as error:
             # torch has no type for this error on a CPU.
             if any(words in str(error) for words in _OF_MEMORY):
-                _fail(_NO_MEMORY)
+                _fail(_memory_line(given, str(error)))
             # What pathlib raised before Python 3.13; since then it is an OSError.
             if not str(error).startswith("Symlink loop"):
                 raise
@@ -196,6 +204,25 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _verb(arguments: Sequence[str]) -> str:
+    return next((argument for argument in arguments if argument in COMMANDS), "")
+
+
+def _memory_line(arguments: Sequence[str], message: str = "") -> str:
+    """Say what takes less memory, and how much CUDA wanted.
+
+    >>> _memory_line(["encode", "m", "c"], "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 8 GiB.")[-60:]
+    'more memory (CUDA out of memory: Tried to allocate 2.00 GiB)'
+    """
+    settings, found = _LESS_MEMORY.get(_verb(arguments)), _OF_CUDA.search(message)
+    remedy = (
+        f"for training, lower {settings}, or set model.gradient_checkpointing to true: the same command with these "
+        "changes then resumes; otherwise "
+    )
+    reason = f" ({': '.join(filter(None, found.groups()))})" if found else ""
+    return f"the memory is full; {remedy if settings else ''}{_NO_MEMORY}{reason}"
+
+
 def _resumes(arguments: Sequence[str]) -> bool:
     """Return whether rerunning an interrupted command resumes what it began.
 
@@ -206,7 +233,7 @@ def _resumes(arguments: Sequence[str]) -> bool:
     def given(*options: str) -> bool:
         return any(argument.startswith(options) for argument in arguments)
 
-    verb = next((argument for argument in arguments if argument in COMMANDS), "")
+    verb = _verb(arguments)
     if verb == "evaluate":
         return given("-o", "--output", "stores=")
     if verb == "mine":

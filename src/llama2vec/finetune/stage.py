@@ -16,6 +16,9 @@ from llama2vec.errors import ConfigError
 from llama2vec.finetune.contract import resolve_contract
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.manifest import digest
+from llama2vec.model.local import fetched
+from llama2vec.model.quantized import check_quantization
+from llama2vec.model.source import resolve_model
 from llama2vec.records import TrainingExample
 from llama2vec.training.output import Stage, claim_output, model_fingerprint
 from llama2vec.training.tracking import check_trackers
@@ -50,12 +53,14 @@ def finetune_model(
         OutputExistsError: The folder holds another fine-tuning, or something else.
         ConfigError: No examples named, or nothing to contrast.
         ContractError: The recipe contradicts the model's contract.
+        ModelError: The model's weights are packed.
         DataError: Unusable examples.
         TrainingError: Training cannot start, or must stop.
     """
     output = Path(output)
     check_trackers(config.tracking)
     contract = resolve_contract(config)
+    check_quantization(fetched(resolve_model(config.model.name)), for_training=True)
     steady = SteadyInputs()
     plan = _plan(config, contract, examples, steady)
     with claim_output(

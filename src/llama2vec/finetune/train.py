@@ -48,7 +48,7 @@ from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, train
 from llama2vec.training.memory import ModelShape, shape_of, usable_memory
 from llama2vec.training.output import StageWork
-from llama2vec.training.saving import make_trainable, save_trained, training_precision
+from llama2vec.training.saving import check_trainable, make_trainable, save_trained, training_precision
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedModel
 from llama2vec.training.state import step_size_kept
@@ -213,6 +213,7 @@ def train_fine_tuning(
         examples: Labeled queries; None reads ``config.data.sources``.
         steady: Finds out whether these have changed since the plan was made.
     """
+    check_trainable(config.model)
     drawn, task = _read(config, work, examples)
     steady.check()
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "batch_size")})

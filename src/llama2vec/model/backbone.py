@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from dataclasses import dataclass, fields
 from typing import Any
@@ -24,8 +25,9 @@ from llama2vec.model.local import (
 )
 from llama2vec.model.multimodal import text_part
 from llama2vec.model.prompt import Tokenizer
+from llama2vec.model.quantized import check_quantization
 from llama2vec.model.source import ModelSource, check_weights, resolve_model
-from llama2vec.model.tokenizer import check_causal_config, read_tokenizer
+from llama2vec.model.tokenizer import check_causal_config, drop_tokens_beyond, read_tokenizer
 from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
@@ -118,18 +120,20 @@ def load_backbone(
         ConfigError: The model has fewer layers than ``settings.layers``, or no single list of them.
         ModelNotFoundError: Nothing to load under this name.
         NotCausalError: An encoder-decoder, or a model whose earlier positions see later tokens.
-        ModelError: Weights are missing, cut short or not finite, or the tokenizer does not fit them.
-        MissingDependencyError: The package for weights in 4 bits is not installed.
+        ModelError: Weights are missing, cut short, not finite, or packed and to be trained; a tokenizer does not fit.
+        MissingDependencyError: A package for weights in 4 bits, or for packed ones, is not installed.
     """
     place = device or choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, place)
     source = source or fetched(resolve_model(settings.name))
     source.check_files()
+    check_quantization(source, for_training=for_training)
     location = unpack_gguf(source) if source.gguf_file else source.location
     four_bit = four_bit_loading(place) if for_training and settings.quantization == "nf4" else {}
     with quiet_transformers(), model_errors(source):
         config, renamed = text_part(AutoConfig.from_pretrained(location, **SAFE))
         check_causal_config(source.name, config)
+        check_format(source.name, config, dtype)
         tokenizer = read_tokenizer(source, location)
         model, found = _architecture(config).from_pretrained(
             location,
@@ -144,7 +148,7 @@ def load_backbone(
         if renamed:  # transformers would save the weights under their old names again.
             vars(model).pop("_weight_conversions", None)
         missing_head = check_weights(source.name, model, found)
-        _check_token_ids(source.name, model, tokenizer)
+        drop_tokens_beyond(source.name, tokenizer, model.get_input_embeddings().weight.shape[0])
         model.config.use_cache = False
         kept_layers = keep_lowest_layers(model, settings.layers)
         # Not the dtype as well: rotary frequencies stay float32; in bfloat16 they are 0.2 rad off at position 500.
@@ -220,6 +224,21 @@ def _architecture(config: Any) -> Any:
     return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
 
 
+def check_recomputing(config: Any) -> None:
+    """Raise a ConfigError if ``model.gradient_checkpointing`` is set and an architecture cannot recompute."""
+    architecture = _architecture(config)
+    if not architecture.supports_gradient_checkpointing:
+        raise ConfigError(f"model.gradient_checkpointing: {architecture.__name__} does not support it; set it to false")
+
+
+def check_format(name: str, config: Any, dtype: torch.dtype) -> None:
+    """Raise a ModelError where transformers computes an architecture in float32 alone."""
+    if config.model_type == "xlstm" and dtype != torch.float32 and importlib.util.find_spec("xlstm") is None:
+        raise ModelError(
+            f"{name}: transformers computes xLSTM in float32 alone; set model.dtype=float32 (--dtype float32)"
+        )
+
+
 def attention_kernel(name: str, config: Any, wanted: str) -> str:
     """Return the attention kernel: eager where SDPA is asked for and the architecture does not support it."""
     architecture = _architecture(config)
@@ -227,16 +246,6 @@ def attention_kernel(name: str, config: Any, wanted: str) -> str:
         return wanted
     logger.info("%s: %s does not support SDPA attention; using eager attention", name, architecture.__name__)
     return "eager"
-
-
-def _check_token_ids(name: str, model: Any, tokenizer: Tokenizer) -> None:
-    """Refuse a tokenizer that can give ids beyond the embedding rows."""
-    rows, highest = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values(), default=0)
-    if highest >= rows:
-        raise ModelError(
-            f"{name}: the tokenizer has ids up to {highest}, and the model has {rows} embedding rows; take the "
-            "tokenizer that belongs to the weights, or resize the model's embeddings"
-        )
 
 
 @torch.no_grad()

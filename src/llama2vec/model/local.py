@@ -370,7 +370,9 @@ def model_errors(source: ModelSource) -> Iterator[None]:
     except Llama2VecError:
         raise
     except ImportError as error:
-        raise MissingDependencyError(f"{source.name}: {one_line(error)}; pip install 'llama2vec[model]'") from error
+        # transformers may have named a package of its own choice already.
+        remedy = "" if "pip install" in str(error) else "; pip install 'llama2vec[model]'"
+        raise MissingDependencyError(f"{source.name}: {one_line(error)}{remedy}") from error
     except OSError as error:
         raise ModelNotFoundError(
             f"{source.name}: no model could be loaded from there ({one_line(error)}); "

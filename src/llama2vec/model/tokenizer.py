@@ -5,12 +5,19 @@ The files are found before transformers is imported, which takes seconds: a wron
 
 from __future__ import annotations
 
+import json
+import logging
 from typing import Any
 
-from llama2vec.errors import NotCausalError
+from llama2vec.errors import ModelError, NotCausalError
 from llama2vec.model.local import SAFE, fetched, gguf_tokenizer, model_errors, quiet_transformers, unpacked_folder
 from llama2vec.model.prompt import Tokenizer
 from llama2vec.model.source import ModelSource, resolve_model
+from llama2vec.terminal import counted
+
+logger = logging.getLogger(__name__)
+
+_TOKENS_SHOWN = 3
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -48,6 +55,54 @@ def read_tokenizer(source: ModelSource, location: str, *, in_gguf: bool = False)
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+def drop_tokens_beyond(name: str, tokenizer: Tokenizer, rows: int) -> None:
+    """Take added tokens that a model has no embedding rows for out of its tokenizer, in place.
+
+    Gemma 3's tokenizer has a token for images, one beyond the rows of its text models.
+
+    Raises:
+        ModelError: A token of the vocabulary itself, or one that begins or ends every text, lies beyond the rows.
+    """
+    vocabulary = tokenizer.get_vocab()
+    beyond = {token for token, number in vocabulary.items() if number >= rows}
+    if not beyond:
+        return
+    if tokenizer.is_fast and not beyond & tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).keys():
+        _take_out(tokenizer, beyond)
+    highest = max([*tokenizer.get_vocab().values(), *tokenizer("")["input_ids"]], default=0)
+    if highest >= rows:
+        raise ModelError(
+            f"{name}: the tokenizer has ids up to {max(vocabulary.values())}, and the model has {rows} embedding rows; "
+            "take the tokenizer that belongs to the weights, or resize the model's embeddings"
+        )
+    shown, more = sorted(beyond)[:_TOKENS_SHOWN], " …" if len(beyond) > _TOKENS_SHOWN else ""
+    logger.info(
+        "%s: the model has no embedding rows for %s of its tokenizer, which %s left out: %s%s", name,
+        counted(len(beyond), "added token"), "is" if len(beyond) == 1 else "are", ", ".join(shown), more,
+    )  # fmt: skip
+
+
+def _take_out(tokenizer: Any, tokens: set[str]) -> None:
+    """Take added tokens out of a fast tokenizer, and out of what it saves, from which they would come back."""
+    backend = tokenizer.backend_tokenizer
+    content = json.loads(backend.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in tokens]
+    tokenizer._tokenizer = type(backend).from_str(json.dumps(content))
+    for key, token in tokenizer.special_tokens_map.items():
+        if isinstance(token, str) and token in tokens:
+            setattr(tokenizer, key, None)
+    tokenizer.extra_special_tokens = [one for one in tokenizer.extra_special_tokens if str(one) not in tokens]
+    saved = tokenizer.init_kwargs
+    for key in [key for key, value in saved.items() if key.endswith("_token") and str(value) in tokens]:
+        del saved[key]
+    for key in ("extra_special_tokens", "additional_special_tokens"):
+        if isinstance(saved.get(key), list):
+            saved[key] = [one for one in saved[key] if str(one) not in tokens]
+    for key in ("model_specific_special_tokens", "added_tokens_decoder"):
+        if isinstance(saved.get(key), dict):
+            saved[key] = {name: one for name, one in saved[key].items() if str(one) not in tokens}
 
 
 def check_causal_config(name: str, config: Any) -> None:

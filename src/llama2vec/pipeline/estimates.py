@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import NamedTuple, cast
 
 import numpy as np
+import torch
 
 from llama2vec.adapt.micro_batches import most_cells
 from llama2vec.adapt.pairs import MOST_HELD_OUT
@@ -79,7 +80,7 @@ class _Estimator:
         # Every question of a passage reads its prompt, and a token at a time uses a fraction of the rate.
         tokens = asked * each * (length + _SLOWER_A_TOKEN * settings.question_max_tokens)
         shape = model_shape(writing_model(self.config))
-        return tokens * 2 * shape.body / self.rates.reading(length)
+        return tokens * 2 * shape.passed / self.rates.reading(length)
 
     def of(self, stage: PlannedStage) -> StageEstimate:
         found = cast(StageEstimate, getattr(self, f"_{stage.kind}")(stage))
@@ -103,8 +104,10 @@ class _Estimator:
         depth = settings.lora.depth if lora else 1.0
         # Backward: the gradients of the inputs cost another forward, those of the weights one more in full training.
         passes = 1 + reread + settings.gradient_checkpointing * depth + depth * (1 if lora else 2)
+        # As `training_precision` has it: full training does not compute in float16.
+        itemsize = 4 if self.dtype == torch.float16 and not lora else self.dtype.itemsize
         memory = training_memory(
-            self.shape, settings, config.optimizer, cells=cells, itemsize=self.dtype.itemsize, processes=processes
+            self.shape, settings, config.optimizer, cells=cells, itemsize=itemsize, processes=processes
         )
         stage = "adapt" if isinstance(config, AdaptConfig) else "finetune"
         self.notes.append(f"{stage}: {memory}" + (f", of {processes}" if processes > 1 else ""))

@@ -23,6 +23,9 @@ from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError
 from llama2vec.files import check_inputs, remove
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.manifest import digest
+from llama2vec.model.local import fetched
+from llama2vec.model.quantized import check_quantization
+from llama2vec.model.source import resolve_model
 from llama2vec.model.tokenizer import load_model_config
 from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan
 from llama2vec.pipeline.record import (
@@ -132,6 +135,13 @@ def read_all_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     _check_packages(plan, kinds)
     if kinds - {"pairs", "index"} and any(found.name in ("model", "raw") for stage in stages for found in stage.inputs):
         load_model_config(config.model.name)
+        trained = [section for section in (config.adapt, config.finetune) if section and _stage_of(section) in kinds]
+        check_quantization(fetched(resolve_model(config.model.name)), for_training=bool(trained))
+        if trained:
+            from llama2vec.training.saving import check_trainable
+
+            for section in trained:
+                check_trainable(section.model)
     if config.adapt and "adapt" in kinds and config.adapt.model.attention not in ("sdpa", "eager"):
         raise ConfigError(f"adapt.model.attention: {config.adapt.model.attention} cannot adapt; use sdpa or eager")
     for source, reading in _corpora(config, stages):
@@ -143,6 +153,10 @@ def read_all_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     if config.evaluate and "evaluate" in kinds:
         check_scoring(config.evaluate.tasks, config.evaluate)
         list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=config.evaluate.reading))
+
+
+def _stage_of(section: AdaptConfig | FinetuneConfig) -> str:
+    return "adapt" if isinstance(section, AdaptConfig) else "finetune"
 
 
 def _corpora(config: RunConfig, stages: list[PlannedStage]) -> Iterable[tuple[str, ReadingSettings]]:

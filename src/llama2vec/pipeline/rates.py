@@ -39,8 +39,8 @@ _DRAWN = 10_000_000
 
 
 def forward_operations(shape: ModelShape, tokens: float, length: float) -> float:
-    """Operations of one forward pass over the layers: two per weight and token, and causal attention."""
-    return tokens * (2 * shape.body + 2 * shape.layers * length * shape.width)
+    """Operations of one forward pass over the layers: two per token and weight that it passes, and causal attention."""
+    return tokens * (2 * shape.passed + 2 * shape.layers * length * shape.width)
 
 
 def model_shape(name: str, layers: int = 0) -> ModelShape:

@@ -41,6 +41,7 @@ from llama2vec.pipeline.plan import PlannedStage, RunPlan
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.retrieve.index.folder import INDEX
 from llama2vec.retrieve.store.reader import STORE_FILE, VectorStore
+from llama2vec.retrieve.store.writer import STORE
 from llama2vec.score.results import QUERY_VALUES
 from llama2vec.training.output import deciding
 
@@ -58,6 +59,8 @@ def _read_run(folder: Path) -> Found | None:
 
 RUN = Kind("a run", _read_run)
 _TRAININGS = {stage.name: stage for stage in (ADAPT, FINETUNE)}
+_RESUMABLE = {**{name: stage.kind for name, stage in _TRAININGS.items()}, "encode": STORE}
+"""How the stages that resume in their own folder recognize it."""
 
 REPORT_FILE = FileKind("the report of a run", rb"# Scores\n")
 _OWNERS = (".lock-*", ".new-*")
@@ -77,6 +80,9 @@ STAGE_KINDS = {
 """What the stages leave whose folders the run itself replaces."""
 _KEPT = (*(f"*.jsonl{mark}*" for mark in (KEPT_QUESTIONS, KEPT_STORE, KEPT_SCORES)), ".unfinished")
 """Questions and vectors that an unfinished stage keeps; their names tell what made them, so any start may use them."""
+
+
+_BEGUN_OTHERWISE = "begun before with other settings or inputs"
 
 
 class RunRecord:
@@ -202,7 +208,9 @@ def decide(
     changed = _difference(stage, entry, inputs)
     if changed and entry["state"] == "running" and stage.kind in ("read", "pairs", "index"):
         # These resume nothing, so a start that failed must not block the corrected command.
-        return Decision("run", "begun before with other settings or inputs", replaces=True)
+        return Decision("run", _BEGUN_OTHERWISE, replaces=True)
+    if changed and entry["state"] == "running" and _came_nowhere(stage, folder):
+        return Decision("run", _BEGUN_OTHERWISE)
     if changed:
         return Decision("replace", changed, replaces=True)
     pending = [found.stage for found in stage.inputs if found.stage and inputs[found.name] is None]
@@ -217,6 +225,12 @@ def decide(
     if output_fingerprint(stage.kind, folder, entry["settings"]) != entry["output"]:
         return Decision("replace", f"{stage.folder} was changed or damaged since", replaces=True)
     return Decision("skip", "unchanged")
+
+
+def _came_nowhere(stage: PlannedStage, folder: Path) -> bool:
+    """Whether a folder holds a start of this stage that left nothing to resume; the stage alone would replace it."""
+    found = _RESUMABLE[stage.kind].read(folder) if stage.kind in _RESUMABLE else None
+    return found is not None and not (found.finished or found.worth_keeping or found.is_busy)
 
 
 def decide_all(plan: RunPlan, record: RunRecord, selected: Iterable[PlannedStage]) -> dict[str, Decision]:

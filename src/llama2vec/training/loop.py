@@ -25,6 +25,7 @@ from llama2vec.processes import from_all, on_first_process, process_count, wait_
 from llama2vec.terminal import ProgressReporter
 from llama2vec.training import state as saved
 from llama2vec.training.averaging import average_checkpoints, checkpoints_to_average
+from llama2vec.training.checkpoints import WholeCheckpoints
 from llama2vec.training.orders import EpochOrder
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedTraining, check_same_sharding, sharded
@@ -73,7 +74,7 @@ class _Collator:
         return self._objective.collate(examples)
 
 
-class _ObjectiveTrainer(ShardedTraining, Trainer):  # type: ignore[misc]
+class _ObjectiveTrainer(ShardedTraining, WholeCheckpoints, Trainer):  # type: ignore[misc]
     """A Trainer whose loss comes from an :class:`_Objective`; it sums the parts between two log lines."""
 
     def __init__(self, objective: _Objective, order: EpochOrder, **arguments: Any) -> None:

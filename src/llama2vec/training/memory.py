@@ -13,27 +13,39 @@ _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # Bytes, or "max"
 _FLOAT32 = 4
 _NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 """A weight in NF4: 4 bits, 8 bits a block of 64 for its scale, and 32 bits for the scales of 256 blocks."""
+_EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "moe_k")  # As configs name it
 
 
 class ModelShape(NamedTuple):
     """Sizes of a model, from its config alone."""
 
     parameters: int  # all of them
-    body: int  # parameters of the layers, which every token passes
+    body: int  # parameters of the layers
     linear_width: int  # sum over the layers' linear projections of inputs + outputs: LoRA parameters per rank
     layers: int
     width: int  # D
     vocabulary: int  # V
+    unquantized: int = 0  # parameters of the layers that stay as they are in 4 bits: norms, experts in one tensor
+    idle: int = 0  # parameters of the experts that a token does not pass
+    experts: int = 0  # experts that a token passes, over all layers
 
     @property
     def inner(self) -> float:
-        """Roughly, the width of all projections of a layer together."""
-        return self.body / self.layers / self.width
+        """Roughly, the width of all projections of a layer together that a token passes."""
+        return self.passed / self.layers / self.width
+
+    @property
+    def passed(self) -> int:
+        """Parameters of the layers that a token passes."""
+        return self.body - self.idle
 
     @property
     def kept(self) -> float:
-        """Numbers that the backward pass keeps for each cell: the inputs of all projections, norms and activations."""
-        return self.layers * (6 * self.width + 1.3 * self.inner)
+        """Numbers that the backward pass keeps for each cell: the inputs of all projections, norms and activations.
+
+        Each expert keeps its own copy of what it reads, and its result.
+        """
+        return self.layers * (6 * self.width + 1.3 * self.inner) + 2 * self.width * self.experts
 
 
 def shape_of(model: Any) -> ModelShape:
@@ -43,7 +55,28 @@ def shape_of(model: Any) -> ModelShape:
     outside = table.numel() + (head.numel() if head is not table else 0)
     inside = [module for module in model.base_model.modules() if type(module).__name__ in ("Linear", "Conv1D")]
     width = sum(sum(module.weight.shape) for module in inside)
-    return ModelShape(parameters, parameters - outside, width, int(model.config.num_hidden_layers), *table.shape[::-1])
+    body, linear = parameters - outside, sum(module.weight.numel() for module in inside)
+    (rows, columns), layers = table.shape, int(model.config.num_hidden_layers)
+    idle, passed = _experts_of(model)
+    return ModelShape(parameters, body, width, layers, columns, rows, max(0, body - linear), idle, passed)
+
+
+def _experts_of(model: Any) -> tuple[int, int]:
+    """Return how many parameters of experts a token does not pass, and how many experts it passes over all layers."""
+    given = [getattr(model.config, name, None) for name in _EXPERTS_PER_TOKEN]
+    chosen = next((max(found) if isinstance(found, list) else found for found in given if found), 0)
+    if not chosen:
+        return 0, 0
+    # The experts of a layer are one tensor [experts, out, in]; a convolution's weights have three dimensions, too.
+    experts = [
+        weight
+        for module in model.modules()
+        if "Conv" not in type(module).__name__
+        for weight in module.parameters(recurse=False)
+        if weight.dim() == 3 and weight.shape[0] >= chosen
+    ]
+    idle = sum(int(weight.numel() * (1 - chosen / weight.shape[0])) for weight in experts)
+    return idle, chosen * len(experts) // 2  # One tensor leads into the experts of a layer, one out of them
 
 
 def usable_memory() -> int:
@@ -94,7 +127,8 @@ def training_memory(
     outside = shape.parameters - shape.body
     weights = shape.parameters * float(itemsize if lora else _FLOAT32)
     if model.quantization == "nf4":
-        weights = shape.body * _NF4_BYTES + outside * itemsize
+        plain = outside + shape.unquantized
+        weights = (shape.parameters - plain) * _NF4_BYTES + plain * itemsize
     weights += trained * _FLOAT32 if lora else 0
     gradients, moments = trained * _FLOAT32, 2 * trained * _FLOAT32
     kept = shape.layers * shape.width + shape.kept / shape.layers if model.gradient_checkpointing else shape.kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,19 +23,46 @@ if TYPE_CHECKING:
     from llama2vec.model.backbone import Backbone
     from llama2vec.model.encoder import Encoder
 
+logger = logging.getLogger(__name__)
+
 
 def training_precision(settings: ModelSettings) -> tuple[ModelSettings, bool]:
     """Return how the weights are loaded for training, and whether bfloat16 autocast multiplies them.
 
-    Small updates vanish in bfloat16 weights: full fine-tuning keeps float32 weights and multiplies in bfloat16.
+    Small updates vanish in 16-bit weights: full fine-tuning keeps float32 weights and multiplies in bfloat16. Where
+    float16 is asked for, it multiplies in float32 too, since small gradients vanish in float16.
     """
     import torch
 
     from llama2vec.model.device import choose_device, choose_dtype
 
     dtype = choose_dtype(settings.dtype, choose_device(settings.device))
-    mixed = settings.lora.rank == 0 and dtype == torch.bfloat16
-    return settings.model_copy(update={"dtype": "float32"}) if mixed else settings, mixed
+    if settings.lora.rank or dtype == torch.float32:
+        return settings, False
+    if dtype == torch.float16:
+        logger.info("model.dtype is float16: full training computes in float32, in which small gradients stay")
+    return settings.model_copy(update={"dtype": "float32"}), dtype == torch.bfloat16
+
+
+def check_trainable(settings: ModelSettings) -> None:
+    """Look at a model's config, before a corpus is read, for what training cannot do with it.
+
+    Raises:
+        NotCausalError: No causal language model.
+        ConfigError: It cannot recompute activations, and ``model.gradient_checkpointing`` is set.
+        ModelError: It cannot be computed in ``model.dtype``.
+    """
+    import torch
+
+    from llama2vec.model.backbone import check_format, check_recomputing
+    from llama2vec.model.device import choose_device, choose_dtype
+    from llama2vec.model.tokenizer import load_model_config
+
+    config = load_model_config(settings.name)
+    if settings.gradient_checkpointing:
+        check_recomputing(config)
+    asked = choose_dtype(settings.dtype, choose_device(settings.device))
+    check_format(settings.name, config, asked if settings.lora.rank else torch.float32)
 
 
 def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list[str], seed: int) -> Any:

@@ -18,9 +18,11 @@ from torch import Tensor
 from llama2vec.errors import TrainingError
 from llama2vec.model.backbone import READ_STATES, decoder
 from llama2vec.processes import on_first_process
+from llama2vec.training.checkpoints import check_names
 
 SHARES = "shares"
 _SCHEDULER = "scheduler.pt"
+_WEIGHTS = "model."  # How the names of weights begin in shares
 
 
 class ShardedModel(torch.nn.Module):
@@ -181,7 +183,9 @@ class ShardedTraining:
             return
         from torch.distributed.checkpoint.state_dict import set_model_state_dict
 
-        found = self._loaded(resume_from_checkpoint, self._weights())
+        wanted = self._weights()
+        _check_shares(Path(resume_from_checkpoint), set(wanted["model"]))
+        found = self._loaded(resume_from_checkpoint, wanted)
         set_model_state_dict(self.wrapped.module, found["model"], options=_options())
 
     def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
@@ -217,6 +221,15 @@ class ShardedTraining:
         planner = DefaultLoadPlanner(allow_partial_load=True)
         load(wanted, checkpoint_id=str(Path(folder, SHARES)), planner=planner)
         return wanted
+
+
+def _check_shares(checkpoint: Path, wanted: set[str]) -> None:
+    """Raise a TrainingError where shares hold other weights than the model; the loader would leave those out."""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+
+    there = FileSystemReader(Path(checkpoint, SHARES)).read_metadata().state_dict_metadata
+    found = {name.removeprefix(_WEIGHTS) for name in there if name.startswith(_WEIGHTS)}
+    check_names(checkpoint, wanted - found, found - wanted)
 
 
 def _options() -> Any:

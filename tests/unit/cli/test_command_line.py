@@ -335,7 +335,30 @@ def test_a_full_memory_is_one_line(
         raise error
 
     monkeypatch.setattr("llama2vec.data.examples.report.inspect_examples", fail)
-    assert "the memory is full" in command_line.refused("check", "data.jsonl")
+    assert "the memory is full; lower batch or shard sizes" in command_line.refused("check", "data.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("verb", "settings"),
+    [
+        ("adapt", ("lower objective.micro_batch_tokens, or",)),
+        ("finetune", ("lower contrastive.graph_tokens and contrastive.micro_batch_tokens, or",)),
+        ("run", ("lower adapt.objective.micro_batch_tokens", "finetune.contrastive.graph_tokens")),
+    ],
+)
+@pytest.mark.parametrize("cuda", [True, False])
+def test_a_full_memory_in_training_names_what_may_change_before_it_resumes(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, verb: str, settings: tuple[str, ...], cuda: bool
+) -> None:
+    message = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 8 GiB, process 12 has …"
+
+    def fail(_: object) -> None:
+        raise RuntimeError(message) if cuda else MemoryError
+
+    monkeypatch.setattr("llama2vec.cli._run", fail)
+    line = command_line.refused(verb, "recipe.toml")
+    assert all(named in line for named in (*settings, "model.gradient_checkpointing", "the same command"))
+    assert line.endswith("(CUDA out of memory: Tried to allocate 2.50 GiB)") == cuda
 
 
 @pytest.mark.parametrize(

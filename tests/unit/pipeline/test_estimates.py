@@ -48,6 +48,11 @@ def test_full_training_needs_more_memory_and_time_than_adapters(estimated: Any) 
     assert full["finetune"].seconds > adapters["finetune"].seconds
 
 
+def test_full_training_in_float16_takes_the_memory_of_float32(estimated: Any) -> None:
+    full, half = (estimated("model.lora.rank=0", f"model.dtype={name}") for name in ("float32", "float16"))
+    assert half["adapt"].memory_bytes == full["adapt"].memory_bytes
+
+
 def test_negatives_count_where_mining_will_find_them(estimated: Any) -> None:
     alone = "finetune.validation.share=0"
     without, with_mining = (

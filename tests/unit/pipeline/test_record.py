@@ -19,6 +19,7 @@ from llama2vec.pipeline.record import Decision, RunRecord, begin_aside, decide, 
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.store.reader import FORMAT
 from llama2vec.retrieve.store.writer import write_store
 
 STAGE = PlannedStage("encode", "encode", "store", {"shard_size": 4}, (Input("corpus", "c.jsonl", fingerprint="1"),))
@@ -69,6 +70,45 @@ def test_a_training_goes_on_with_less_memory(tmp_path: Path) -> None:
     assert decide(stage, entry, {}, tmp_path / "finetuned").action == "resume"
     there["contrastive"]["temperature"] = 0.05
     assert decide(stage, entry, {}, tmp_path / "finetuned").action == "replace"
+
+
+def begun_training(folder: Path) -> Path:
+    """Write what a training leaves that was killed before its first checkpoint."""
+    plan = {"settings": {}, "format": 4}
+    folder.mkdir()
+    write_json(folder / "finetune.json", {**plan, "hash": digest(plan)})
+    return folder
+
+
+def test_a_corrected_training_that_was_killed_before_its_first_checkpoint_starts_over(tmp_path: Path) -> None:
+    folder = begun_training(tmp_path / "finetuned")
+    stage = PlannedStage("finetune", "finetune", "finetuned", {"steps": 2}, ())
+    entry = {"state": "running", "settings": {"steps": 1}, "inputs": {}, "replaces": False}
+    assert decide(stage, entry, {}, folder) == Decision("run", "begun before with other settings or inputs")
+    checkpoint = folder / "checkpoints" / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    write_json(checkpoint / "complete.json", {})
+    assert decide(stage, entry, {}, folder) == Decision("replace", "finetune.steps: 1 there, 2 now", replaces=True)
+
+
+def test_a_corrected_training_leaves_the_finished_one_that_it_was_to_replace(tmp_path: Path) -> None:
+    folder = begun_training(tmp_path / "finetuned")
+    write_json(folder / "manifest.json", {})
+    begun_training(new_path(folder))
+    stage = PlannedStage("finetune", "finetune", "finetuned", {"steps": 2}, ())
+    entry = {"state": "running", "settings": {"steps": 1}, "inputs": {}, "replaces": True}
+    assert decide(stage, entry, {}, folder).action == "replace"
+
+
+def test_a_corrected_encoding_that_was_killed_before_its_first_shard_starts_over(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    write(folder)
+    entry = {"state": "running", "settings": {"shard_size": 5}, "inputs": {"corpus": "1"}}
+    assert decide(STAGE, entry, {"corpus": "1"}, folder).action == "replace"
+    for file in folder.iterdir():
+        file.unlink()
+    write_json(folder / "writing.json", {"format": FORMAT["format"]})
+    assert decide(STAGE, entry, {"corpus": "1"}, folder).action == "run"
 
 
 def test_a_replacement_that_was_interrupted_still_replaces(tmp_path: Path) -> None:

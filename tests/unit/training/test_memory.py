@@ -62,6 +62,55 @@ def test_a_small_models_bytes_are_those_of_the_arithmetic(rank: int, make_model:
     assert expected.activations / 2 < found.activations < 2 * expected.activations
 
 
+MIXTURES = [(8, 2), (64, 4), (128, 8)]
+
+
+def mixture(experts: int, chosen: int) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        "qwen3_moe", hidden_size=64, intermediate_size=192, moe_intermediate_size=24, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, num_experts=experts, num_experts_per_tok=chosen,
+        vocab_size=120, decoder_sparse_step=1,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize(("experts", "chosen"), MIXTURES)
+def test_activations_are_those_of_the_experts_that_a_token_passes(experts: int, chosen: int) -> None:
+    model = mixture(experts, chosen).train()
+    shape, settings = shape_of(model), ModelSettings(dtype="float32", lora=LoraSettings(rank=4))
+    of_experts = 4 * experts * 3 * 24 * 64
+    assert shape.idle == of_experts * (experts - chosen) // experts
+    assert shape.experts == 4 * chosen
+    trained = add_lora(Backbone(model, None, ModelSource("tiny", "tiny")), settings.lora, [], 0)
+    found = measured(trained, torch.arange(512).reshape(16, 32) % 100)
+    expected = training_memory(shape, settings, OptimizerSettings(), cells=512, itemsize=4, processes=1)
+    assert expected.activations / 2 < found.activations < 2 * expected.activations
+
+
+def test_experts_in_one_tensor_stay_in_16_bits() -> None:
+    model = mixture(64, 4)
+    shape = shape_of(model)
+    linear = sum(module.weight.numel() for module in model.base_model.modules() if isinstance(module, torch.nn.Linear))
+    assert shape.unquantized == shape.body - linear > 4 * 64 * 3 * 24 * 64
+    nf4 = ModelSettings(lora=LoraSettings(rank=16), quantization="nf4")
+    found = training_memory(shape, nf4, OptimizerSettings(), cells=0, itemsize=2, processes=1)
+    adapters = 16 * shape.linear_width * 4
+    assert found.weights - adapters == pytest.approx((shape.parameters - linear) * 2 + linear * 0.516, rel=1e-3)
+
+
+def test_convolutions_are_no_experts() -> None:
+    from architectures import IDS, KINDS, USUAL
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {**USUAL, **KINDS["jamba"], **IDS}
+    with torch.device("meta"):
+        shape = shape_of(AutoModelForCausalLM.from_config(AutoConfig.for_model("jamba", **sizes)))
+    assert shape.idle == 4 * 3 * 48 * 32 // 2  # One layer of four experts, of which a token passes two
+    assert shape.experts == 2
+
+
 def test_shares_of_eight_processes_and_four_bits_fit_where_the_recipes_say() -> None:
     full = ModelSettings(lora=LoraSettings(rank=0), gradient_checkpointing=True)
     alone, shared, offloaded = (
