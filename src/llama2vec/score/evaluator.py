@@ -180,14 +180,15 @@ class _Evaluation:
             settings["sentence_sides"] = self.given.sentence_sides
         if task.kind == "retrieval":
             metrics, depth = metrics_and_depth(task, self.given)
-            exclude = self.given.exclude_same_id
+            given = self.given.exclude_same_id
+            excludes = task.exclude_same_id if given is None else given
             settings = {
                 "split": task.split,
                 "metrics": metrics,
                 "depth": depth,
-                "exclude_same_id": task.exclude_same_id if exclude is None else exclude,
+                "exclude_same_id": excludes,
                 **self.facts,
-                **window_facts(self.system, task, self.given, depth),
+                **window_facts(self.system, task, self.given, depth + bool(excludes)),
             }
             if reading := self.given.reading.choices:
                 settings["reading"] = reading

@@ -131,8 +131,14 @@ def check_packages(system: System, task: Task, language: str) -> None:
         new_tokenizer(language)
 
 
-def window_facts(system: System, task: Task, given: ScoringSettings, depth: int) -> dict[str, Any]:
+def window_facts(system: System, task: Task, given: ScoringSettings, reach: int) -> dict[str, Any]:
     """Return what decides how a task's documents are cut and joined for a system: facts of a result.
+
+    Args:
+        system: What is scored.
+        task: Its task.
+        given: The settings.
+        reach: How many passages a query finds, the excluded one included.
 
     Raises:
         ConfigError: As :func:`llama2vec.score.windows.windows_of`.
@@ -144,7 +150,7 @@ def window_facts(system: System, task: Task, given: ScoringSettings, depth: int)
         words = windows_of(BM25, task, given, None)
         # Named even so: a missing fact is that of an earlier version, whose BM25 read the model's first windows.
         search["bm25_reads"] = dataclasses.asdict(words) if words else "whole documents"
-    if system.mode == "hybrid" and (depth > FUSED_DEPTH or windows):
+    if system.mode == "hybrid" and (reach > FUSED_DEPTH or windows):
         # Earlier versions scaled scores by all that such a search found.
         search["scaled_to"] = FUSED_DEPTH
     found: dict[str, Any] = {"windows": dataclasses.asdict(windows) if windows else None}

@@ -270,6 +270,10 @@ def test_arguanas_queries_do_not_find_themselves(tmp_path: Path) -> None:
     assert evaluate(system(WordEncoder()), ["beir/arguana"], other)[0].report.metrics["MRR@10"] == 0.5
     [bm25] = evaluate(system(name="bm25"), ["beir/arguana"], options(tmp_path, "bm25"))
     assert bm25.report.metrics["MRR@10"] == 1.0
+    # One passage more than is kept is searched for; scores of earlier versions, which scaled it too, are not taken.
+    evaluate(system(WordEncoder(), "both", "hybrid"), ["beir/arguana"], options(tmp_path, "both"))
+    facts = json.loads((tmp_path / "both" / "beir-arguana.json").read_text(encoding="utf-8"))["settings"]
+    assert facts["search"]["scaled_to"] == 1000
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,8 @@ def corpus_source(
 ) -> dict[str, object]:
     """Return what a store says of its corpus: name, fingerprint, how it was read, and where its documents lie."""
     facts: dict[str, object] = {"corpus": str(source), "fingerprint": inputs.corpus(source, reading)}
+    if not is_remote(str(source)):
+        facts["place"] = str(Path(source).resolve())
     return facts | documents_folder(source, reading) | how_read(splitter, reading)
 
 

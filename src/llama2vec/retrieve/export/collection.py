@@ -101,16 +101,16 @@ def named(store: VectorStore) -> tuple[str, str]:
     """Return a short name of the corpus that a store was made from, and a hash of what tells it from every other one.
 
     That is the place of local files or the name of a data set, so that a corpus stays the same one when it changes.
-    Texts without a place are known by that of the store.
+    A corpus without a place is known by that of the store.
     """
     corpus, folder = str(store.source.get("corpus") or ""), str(store.source.get("folder") or "")
     name = Path(corpus or folder).name
     if folder:  # Absolute; that of a single document holds others too
         place = f"{folder}|{'' if name in ('', '..', Path(folder).name) else name}"
-    elif corpus in ("", "texts"):  # Given in Python
-        place = f"{store.path.resolve()}|{corpus}"
-    else:
-        place = corpus if is_remote(corpus) or not Path(corpus).exists() else str(Path(corpus).resolve())
+    elif is_remote(corpus):
+        place = corpus
+    else:  # Texts from Python have no place, nor have stores of earlier versions, which keep a path as it was typed
+        place = str(store.source.get("place") or f"{store.path.resolve()}|{corpus}")
     plain = re.sub(r"[^a-z0-9]+", "_", (Path(name).stem or Path(folder).name).lower()).strip("_")[:30].strip("_")
     return plain or "texts", hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:8]
 

@@ -41,11 +41,12 @@ def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Pass
     return passages
 
 
-def as_queries(queries: Sequence[Query]) -> Sequence[Query]:
-    """Return queries as they are; a DataError if they are not :class:`Query` objects whose id and text are strings."""
+def as_queries(queries: Iterable[Query]) -> Sequence[Query]:
+    """Return queries as a list; a DataError if they are not :class:`Query` objects whose id and text are strings."""
     how = "give Query objects, such as [Query('q1', 'Which animal carries loads?')], or ask one question with hits"
-    if isinstance(queries, str | Mapping | Query) or not isinstance(queries, Sequence):
+    if isinstance(queries, str | Mapping | Query) or not isinstance(queries, Iterable):
         raise DataError(f"queries is of type {type(queries).__name__}; {how}")
+    queries = list(queries)
     for number, query in enumerate(queries):
         if not isinstance(query, Query):
             raise DataError(f"query {number} is of type {type(query).__name__}; {how}")

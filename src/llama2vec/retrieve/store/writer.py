@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 _WRITE_BYTES = 1 << 24
 _MOST_IN_A_SHARD = 1 << 31
 _POLL_SECONDS = 0.5
-_MADE_WITH = ("model", "prompts", "sets", "folder")
+_MADE_WITH = ("model", "prompts", "sets", "folder", "place")
 """Entries of ``source`` that say where model and documents lie; what they are, hashes say."""
 
 

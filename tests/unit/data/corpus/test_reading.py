@@ -35,8 +35,10 @@ def test_a_store_knows_where_its_documents_lie_and_how_they_were_split(sources: 
     fingerprint = corpus_fingerprint(sources["folder"])
     assert corpus_source(sources["folder"], SteadyInputs(), splitter) == {
         "corpus": str(sources["folder"]), "fingerprint": fingerprint, "folder": str(sources["folder"].resolve()),
+        "place": str(sources["folder"].resolve()),
         "passages": splitter.plan,
     }  # fmt: skip
     assert documents_folder(sources["file"]) == documents_folder(sources["folder"])
     rows = sources["rows"]
-    assert corpus_source(rows, SteadyInputs()) == {"corpus": str(rows), "fingerprint": corpus_fingerprint(rows)}
+    facts = {"corpus": str(rows), "fingerprint": corpus_fingerprint(rows), "place": str(rows.resolve())}
+    assert corpus_source(rows, SteadyInputs()) == facts

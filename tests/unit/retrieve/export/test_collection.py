@@ -19,7 +19,9 @@ from llama2vec.retrieve.store.writer import write_store
 
 
 def store_of(folder: Path, passages: list[Passage], encoder: HashEncoder | None = None) -> VectorStore:
-    return write_store(lambda: passages, encoder or HashEncoder(), folder, source={"corpus": "some"}, shard_size=4)
+    return write_store(
+        lambda: passages, encoder or HashEncoder(), folder, source={"corpus": "some", "place": "/some"}, shard_size=4
+    )
 
 
 def some(count: int, first: int = 0) -> list[Passage]:
@@ -171,13 +173,19 @@ def test_corpora_that_differ_have_names_that_differ(
 def test_a_corpus_keeps_its_name_in_another_store_and_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "corpus.jsonl").write_text("")
-    monkeypatch.chdir(tmp_path)
-    relative, absolute = (
-        write(tmp_path / f"{n}", source={"corpus": corpus})
-        for n, corpus in enumerate(("corpus.jsonl", str(tmp_path / "corpus.jsonl")))
+    place = str(tmp_path / "corpus.jsonl")
+    relative, absolute, earlier = (
+        write(tmp_path / f"{n}", source=source)
+        for n, source in enumerate(
+            [{"corpus": "corpus.jsonl", "place": place}, {"corpus": place, "place": place}, {"corpus": "corpus.jsonl"}]
+        )
     )
     assert named(relative) == named(absolute)
+    # Wherever the program runs, and whether or not the file is still there.
+    found = named(earlier)
+    (tmp_path / "corpus.jsonl").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert (named(relative), named(earlier)) == (named(absolute), found)
 
 
 def test_what_an_engine_cannot_hold_is_said_before_anything_is_written(tmp_path: Path) -> None:

@@ -42,6 +42,12 @@ def test_what_a_data_frame_lacks_is_missing_and_no_text() -> None:
     assert [one.id for one in as_passages(numbers)] == ["7", "1", "9"]
 
 
+def test_queries_come_from_any_collection() -> None:
+    queries = {"1": Query("1", "river"), "2": Query("2", "bridge")}
+    for given in (queries.values(), np.array([*queries.values()], dtype=object), iter([*queries.values()])):
+        assert as_queries(given) == [*queries.values()]
+
+
 def test_fields_of_passages_are_read_as_those_of_rows() -> None:
     given = {"year": np.int64(2020), "share": np.float32(0.5), "draft": np.bool_(True), "author": None, "x": np.nan}
     (passage,) = as_passages([Passage("1", "A camelid.", fields=given)])
