@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -310,8 +311,12 @@ def faulty_field(errors: Sequence[Mapping[str, Any]]) -> Problem:
     places = [str(part) for part in error["loc"][1:] if isinstance(part, int) or _NAME.fullmatch(str(part))]
     param = ".".join(places) or None
     if error["type"] == "extra_forbidden":
-        text = f"unknown field {param!r}; remove it" if param else "unknown field in request"
-        return Problem(400, text, "unknown_field", param)
+        if param is None:
+            return Problem(400, "unknown field in request", "unknown_field")
+        requests = (EmbeddingRequest, SearchBody)
+        near = difflib.get_close_matches(param, [name for one in requests for name in one.model_fields], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "remove it"
+        return Problem(400, f"unknown field {param!r}; {hint}", "unknown_field", param)
     return Problem(400, f"{param or 'the request'}{_what_is_wrong(error, param)}", "invalid_value", param)
 
 

@@ -80,7 +80,7 @@ def test_the_served_model_is_listed_with_its_contract(client: openai.OpenAI) -> 
         ({"input": "llama", "dimensions": "3"}, "dimensions", "valid integer"),
         ({"input": "llama", "encoding_format": "int8"}, "encoding_format", "'float' or 'base64'"),
         ({"input": "llama", "input_type": "document"}, "input_type", "'query' or 'passage'"),
-        ({"input": "llama", "dimension": 3}, "dimension", "unknown field 'dimension'"),
+        ({"input": "llama", "dimension": 3}, "dimension", "unknown field 'dimension'; did you mean 'dimensions'?"),
         ({"input": "llama", "<script>": 3}, None, "unknown field in request"),
     ],
 )

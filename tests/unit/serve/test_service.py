@@ -133,7 +133,7 @@ def test_half_a_surrogate_pair_in_a_filter_is_the_clients_mistake(shared_service
         ({"q": "llama", "depth": 0}, "depth", "greater than or equal to 1"),
         ({"q": "llama", "depth": 101}, "depth", "must be at most 100, or start the service with a larger --max-depth"),
         ({"q": "llama", "depth": "many"}, "depth", "valid integer"),
-        ({"q": "llama", "deep": 3}, "deep", "unknown field 'deep'"),
+        ({"q": "llama", "deep": 3}, "deep", "unknown field 'deep'; did you mean 'depth'?"),
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -217,7 +217,8 @@ def check_index(path: str | Path) -> Path:
         if str(path) in own_models() or all((folder / file).is_file() for file in (CONTRACT_FILE, "config.json")):
             raise StoreError(f"no index at {path}: it is an encoder, which `llama2vec serve --model {path}` serves")
         raise StoreError(
-            f"no index at {folder}; make one with `llama2vec index`, or ask a folder of documents with `llama2vec ask`"
+            f"no index at {folder}; make one of a folder of documents with `llama2vec sync FOLDER {folder}`, "
+            "of a vector store with `llama2vec index`, or ask a folder with `llama2vec ask`"
         )
     return folder
 
