@@ -23,7 +23,8 @@ Types: TypeAlias = Mapping[str, tuple[str, str]]
 """A field's name in lower case → its name and declared type."""
 
 _PLAIN_NAME = re.compile(r"[^\W\d]\w*")
-_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*")
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*", re.ASCII)
+_DEEPEST = 100  # Expressions within each other, about as many as SQLite's own parser takes
 _BINDS = {
     "or": 1, "and": 2, "=": 4, "==": 4, "!=": 4, "<>": 4, "~": 4, "!~": 4, "is": 4, "in": 4, "like": 4, "glob": 4,
     "between": 4, "isnull": 4, "notnull": 4, "not": 4, "<": 5, "<=": 5, ">": 5, ">=": 5, "+": 8, "-": 8, "*": 9,
@@ -36,6 +37,7 @@ _TEXT_FUNCTIONS = frozenset([
     "date", "datetime", "lower", "ltrim", "replace", "rtrim", "strftime", "substr", "time", "trim", "typeof", "upper",
 ])  # fmt: skip
 _NUMBER_FUNCTIONS = frozenset(["abs", "instr", "julianday", "length", "round", "unixepoch"])
+TOO_DEEP = "nests expressions too deeply; simplify it"
 
 
 class Token(NamedTuple):
@@ -76,7 +78,7 @@ def as_written(name: str) -> str:
 def typed_sql(where: str, tokens: Sequence[Token], types: Types) -> str:
     """Return an expression as SQL; refuse comparisons of a number with a text.
 
-    A number that a column of both types is compared with by ``=``, ``!=`` or ``in`` is looked for as both.
+    A column of both types equals a number, true or false where it holds that or the same as text.
 
     Raises:
         FilterError: Such a comparison, one with null, or a text that stands as a condition.
@@ -95,11 +97,14 @@ class _Reading:
     def __init__(self, where: str, tokens: Sequence[Token], types: Types) -> None:
         self._where, self._tokens = where, tokens
         self._declared = {quoted(name): (as_written(name), kind) for name, kind in types.values()}
-        self._at = 0
+        self._at = self._depth = 0
         self.sql = [token.sql for token in tokens]
 
     def expression(self, binds: int) -> _Operand:
         """Read an expression up to the first operator that binds as loosely as ``binds``."""
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise mistake(TOO_DEEP)
         left = self._operand()
         while (strength := _BINDS.get(self._word(), 0)) > binds:
             begin, operator, place = left.begin, self._take(), self._at - 1
@@ -115,6 +120,7 @@ class _Reading:
             else:
                 self._comparison(left, operator, place, strength)
             left = _Operand("number", begin, self._at)
+        self._depth -= 1
         return left
 
     def condition(self, one: _Operand) -> None:
@@ -136,10 +142,9 @@ class _Reading:
                 self._take()
                 self.expression(strength)
         elif operator == "between":
-            for joint in ("and", ""):
-                self._check(left, operator, self.expression(strength))
-                if joint and self._take() != joint:
-                    raise _UnreadError
+            self._check(left, operator, self.expression(strength))
+            self._expect("and")
+            self._check(left, operator, self.expression(strength))
         elif operator == "in":
             self._members(left)
         elif operator == "is":
@@ -152,14 +157,14 @@ class _Reading:
             raise _UnreadError
 
     def _members(self, left: _Operand) -> None:
-        if self._take() != "(":
-            raise _UnreadError
+        self._expect("(")
         while self._word() != ")":
+            one = self.expression(0)
+            both = _as_both(left, one, in_list=True)
             # SQLite leaves the members as they are, columns too.
-            one = replace(self.expression(0), converts=False)
-            self._check(left, "in", one)
-            if (both := _as_both(left, one)) is not None:
-                self._write(one, both)
+            self._check(left, "in", replace(one, converts=both is not None))
+            if both is not None:
+                self.sql[one.begin : one.end] = [both, *[""] * (one.end - one.begin - 1)]
             if self._word() == ",":
                 self._take()
         self._take()
@@ -169,14 +174,14 @@ class _Reading:
         if negated:
             self._take()
         right = self.expression(4)
-        if right.word:
+        column, literal = (left, right) if left.kind == "mixed" else (right, left)
+        if (both := _as_both(column, literal)) is not None:
+            found = f"coalesce({column.column} IN ({both}), 0)"
+            self._replace(left, place, right, f"NOT {found}" if negated else found)
+        elif right.word:
             self.condition(left)
         elif right.kind != "null" and left.kind != "null":
             self._check(left, "is", right)
-            column, literal = (left, right) if left.kind == "mixed" else (right, left)
-            if (both := _as_both(column, literal)) is not None:
-                found = f"coalesce({column.column} IN ({both}), 0)"
-                self._replace(left, place, right, f"NOT {found}" if negated else found)
 
     def _find_both(self, left: _Operand, operator: str, place: int, right: _Operand) -> None:
         column, literal = (left, right) if left.kind == "mixed" else (right, left)
@@ -189,17 +194,12 @@ class _Reading:
             self.sql[one] = ""
         self.sql[place] = f"({sql})"
 
-    def _write(self, one: _Operand, sql: str) -> None:
-        self.sql[one.begin : one.end] = [sql, *[""] * (one.end - one.begin - 1)]
-
     def _operand(self) -> _Operand:
         begin = self._at
         signs: list[str] = []
         while self._word() in ("+", "-"):
             signs.append(self._take())
-        if self._word() == "not":
-            if signs:
-                raise _UnreadError
+        if self._word() == "not" and not signs:
             while self._word() == "not":
                 self._take()
             self.condition(self.expression(_NOT))
@@ -216,7 +216,8 @@ class _Reading:
             return one
         sign = "-" if signs.count("-") % 2 else ""
         if one.kind == "number" and one.literal is not None:
-            return replace(one, literal=one.literal[1:] if sign and one.literal[0] == "-" else sign + one.literal)
+            literal = one.literal[1:] if sign and one.literal[0] == "-" else sign + one.literal
+            return replace(one, literal=literal, word="")
         kind = "number" if sign or "-" in signs else one.kind
         return _Operand(kind, one.begin, one.end)
 
@@ -242,10 +243,8 @@ class _Reading:
             return _Operand("number", literal="1" if word == "true" else "0", word=word)
         if word == "null":
             return _Operand("null")
-        if word == "cast":
-            return self._cast()
-        if word == "case":
-            return self._case()
+        if word in ("cast", "case"):
+            return self._cast() if word == "cast" else self._case()
         raise _UnreadError
 
     def _field(self, token: Token) -> _Operand:
@@ -256,8 +255,7 @@ class _Reading:
         return _Operand(kinds.get(kind, "unknown"), converts=kind == "TEXT", column=token.sql)
 
     def _function(self, name: str) -> _Operand:
-        if self._take() != "(":
-            raise _UnreadError
+        self._expect("(")
         number = 0
         while self._word() != ")":
             argument = self.expression(0)
@@ -272,11 +270,9 @@ class _Reading:
         return _Operand("number" if name in _NUMBER_FUNCTIONS else "unknown")
 
     def _cast(self) -> _Operand:
-        if self._take() != "(":
-            raise _UnreadError
+        self._expect("(")
         self.expression(0)
-        if self._take() != "as":
-            raise _UnreadError
+        self._expect("as")
         kind = self._take()
         return self._closed(_Operand("text" if kind == "text" else "number", converts=True))
 
@@ -289,20 +285,21 @@ class _Reading:
                 self.condition(when)
             else:
                 self._check(base, "when", when)
-            if self._take() != "then":
-                raise _UnreadError
+            self._expect("then")
             self.expression(0)
         if self._word() == "else":
             self._take()
             self.expression(0)
-        if self._take() != "end":
-            raise _UnreadError
+        self._expect("end")
         return _Operand("unknown")
 
     def _closed(self, one: _Operand) -> _Operand:
-        if self._take() != ")":
-            raise _UnreadError
+        self._expect(")")
         return one
+
+    def _expect(self, word: str) -> None:
+        if self._take() != word:
+            raise _UnreadError
 
     def _word(self) -> str:
         """Return the next keyword or operator; "" for a value."""
@@ -347,11 +344,13 @@ class _Reading:
                 self._check_text(one, operator, other)
 
     def _check_mixed(self, one: _Operand, operator: str, other: _Operand) -> None:
-        is_equality = operator not in _ORDERS and operator != "when"
-        if other.kind in ("unknown", "mixed") or (is_equality and one.column and _as_both(one, other) is not None):
+        if other.kind in ("unknown", "mixed"):
             return
-        if other.kind == "text" and is_equality and (other.literal is None or not _NUMBER.fullmatch(other.literal)):
-            return
+        if operator not in _ORDERS:
+            is_number = other.kind == "number" or _NUMBER.fullmatch(other.literal or "")
+            # What `when` compares with cannot be written as both.
+            if not is_number or other.converts or (operator != "when" and _as_both(one, other) is not None):
+                return
         shown = self._shown(one)
         raise mistake(
             f"{self._holds(one)}; compare numbers with cast({shown} as real), or texts with cast({shown} as text)"
@@ -385,9 +384,13 @@ class _Reading:
         raise mistake(f"{self._holds(one)}; compare numbers with cast({shown} as real){quotes}")
 
 
-def _as_both(column: _Operand, value: _Operand) -> str | None:
-    """Return a numeric literal as number and as text, where a column of both types is compared with it."""
-    if column.kind != "mixed" or not column.column or value.literal is None or value.word:
+def _as_both(column: _Operand, value: _Operand, *, in_list: bool = False) -> str | None:
+    """Return what a column of both types equals where it equals a number, true or false: that, and the same as text."""
+    if column.kind != "mixed" or not column.column:
         return None
-    number = _NUMBER.fullmatch(value.literal)
+    if in_list and value.kind == "number" and value.column:  # Outside of lists, such a column converts the other one
+        return f"CASE WHEN {column.column} = {value.column} THEN {column.column} ELSE {value.column} END"
+    if value.word:
+        return f"{value.literal}, '{value.word}'"
+    number = _NUMBER.fullmatch(value.literal or "")
     return f"{number[1]}, '{value.literal}'" if number else None

@@ -16,6 +16,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from llama2vec.errors import StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.exact import Rows
 from llama2vec.retrieve.index.field_table import ROW, TABLE, quoted, write_field_table
-from llama2vec.retrieve.index.filter_types import KEYWORDS, Token, Types, as_written, mistake, typed_sql
+from llama2vec.retrieve.index.filter_types import KEYWORDS, TOO_DEEP, Token, Types, as_written, mistake, typed_sql
 from llama2vec.retrieve.store.reader import is_intact
 
 _FUNCTIONS = frozenset([
@@ -39,8 +40,8 @@ _TOKEN = re.compile(
       | (?P<comment>--|/\*)
       | (?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
       | (?P<field>\[[^\]]*\]|`(?:[^`]|``)*`)
-      | (?P<date>\d{4}-(?:\d\d\b(?:-\d\d\b)?|\d\d?-\d\d?\b))
-      | (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?!\w))
+      | (?P<date>[0-9]{4}-(?:[0-9]{2}\b(?:-[0-9]{2}\b)?|[0-9]{1,2}-[0-9]{1,2}\b))
+      | (?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?!\w))
       | (?P<name>[^\W\d]\w*)
       | (?P<operator>!~|~|<=|>=|<>|!=|==|[<>=+\-*/%(),])""",
     re.VERBOSE,
@@ -96,8 +97,9 @@ class PassageFields:
         with self._lock:
             connection = self._open()
             if where not in self._found:
-                expression = _translated(where, self._types)
-                found = _evaluated(connection, f"SELECT {quoted(ROW)} FROM {TABLE} WHERE ({expression})", where)  # noqa: S608
+                expression, longest = _translated(where, self._types)
+                statement = f"SELECT {quoted(ROW)} FROM {TABLE} WHERE ({expression})"  # noqa: S608
+                found = _evaluated(connection, statement, where, longest)
                 if "(" in where:  # a function may depend on the date
                     return found
                 while len(self._found) >= _KEPT:
@@ -154,10 +156,9 @@ def _folded(text: str) -> str:
     return text.casefold() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
 
 
-def _evaluated(connection: sqlite3.Connection, statement: str, where: str) -> Rows:
-    """Return the rows that a statement selects."""
+def _evaluated(connection: sqlite3.Connection, statement: str, where: str, longest: int) -> Rows:
+    """Return the rows that a statement selects, with no text above ``longest`` bytes."""
     ends = time.monotonic() + _SECONDS
-    longest = _LONGEST_REPLACED if "replace" in where.lower() else _LONGEST_VALUE
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest)
     connection.set_progress_handler(lambda: time.monotonic() > ends, _STEP)
     try:
@@ -168,6 +169,8 @@ def _evaluated(connection: sqlite3.Connection, statement: str, where: str) -> Ro
         problem = str(error)
         if problem == "string or blob too big":
             problem = f"makes or reads a text longer than {longest:,} bytes; simplify it"
+        if problem == "parser stack overflow" or problem.startswith("Expression tree is too large"):
+            problem = TOO_DEEP
         if problem.startswith('near ")"') and not where.rstrip().endswith(")"):
             problem = "the expression is incomplete"
         raise mistake(problem) from None
@@ -184,12 +187,20 @@ def check_filter(where: str) -> None:
     _parsed(where, None)
 
 
-def _translated(where: str, types: Types) -> str:
-    """Return an expression as SQLite reads it; refuse what is not one expression over the fields."""
+def _translated(where: str, types: Types) -> tuple[str, int]:
+    """Return an expression as SQLite reads it, and how long its texts may be.
+
+    Raises:
+        FilterError: It is not one expression over the fields.
+    """
     tokens = _parsed(where, types)
     if not any(token.kind == "field" for token in tokens):
         raise mistake(f"names no field; {_known(types)}")
-    return typed_sql(where, tokens, types)
+    # SQLite also calls the function where a field has its name.
+    replaces = any(
+        token.sql.strip('"').lower() == "replace" and after.written == "(" for token, after in pairwise(tokens)
+    )
+    return typed_sql(where, tokens, types), _LONGEST_REPLACED if replaces else _LONGEST_VALUE
 
 
 def _parsed(where: str, types: Types | None) -> list[Token]:

@@ -112,3 +112,76 @@ def test_a_comparison_with_the_same_answer_for_all_is_refused(fields: PassageFie
     with pytest.raises(FilterError, match=problem) as caught:
         fields.rows(where)
     assert "\n" not in str(caught.value)
+
+
+MIXED = (
+    Passage("0", "t", fields={"draft": True, "status": "open", "mix": "5", "year": 5, "price": 5.0}),
+    Passage("1", "t", fields={"draft": "no", "status": "open", "mix": 5, "year": 6, "price": 5.5}),
+    Passage("2", "t", fields={"draft": False, "status": 7, "mix": 2020, "year": 2020, "price": 1}),
+    Passage("3", "t", fields={"draft": "true", "status": "closed", "mix": "x"}),
+    Passage("4", "t", fields={"year": 1}),
+)
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        ("draft = true", [0, 3]),
+        ("TRUE == draft", [0, 3]),
+        ("draft != true", [1, 2]),
+        ("draft = false", [2]),
+        ("draft in (true)", [0, 3]),
+        ("draft not in (false, 'no')", [0, 3]),
+        ("draft is true", [0, 3]),
+        ("draft is not true", [1, 2, 4]),
+        ("draft = -true", []),
+        ("case status when 'open' then year > 5 else status = 7 end", [1, 2]),
+        ("mix = year", [0, 2]),
+        ("year != mix", [1]),
+        ("mix is year", [0, 2]),
+        ("case mix when year then 1 end", [0, 2]),
+        ("mix in (year)", [0, 2]),
+        ("mix in ((year), 5)", [0, 1, 2]),
+        ("mix not in (year, 7)", [1]),
+        ("mix in (price)", [0]),
+        ("year in (mix, 1)", [0, 2, 4]),
+    ],
+)
+def test_a_field_of_both_types_equals_booleans_and_columns(where: str, rows: list[int]) -> None:
+    assert PassageFields(lambda: iter(MIXED)).rows(where).tolist() == rows
+
+
+@pytest.mark.parametrize("where", ["draft < true", "case draft when true then 1 end", "mix < year", "mix = year + 1"])
+def test_what_cannot_be_looked_for_as_both_stays_refused(where: str) -> None:
+    with pytest.raises(FilterError, match="holds text in some passages and numbers in others; compare numbers with"):
+        PassageFields(lambda: iter(MIXED)).rows(where)
+
+
+@pytest.mark.parametrize("digit", ["\u0663", "\uff15"])
+def test_digits_of_other_scripts_are_text(digit: str) -> None:
+    both = PassageFields(lambda: iter([Passage("0", "t", fields={"u": digit}), Passage("1", "t", fields={"u": 3})]))
+    assert both.rows(f"u = '{digit}' or u in ('{digit}', 'x')").tolist() == [0]
+    with pytest.raises(FilterError, match="text needs quotes"):
+        both.rows(f"u = {digit}")
+    with pytest.raises(FilterError, match=r"page holds numbers, which .* is not"):
+        both.rows(f"page = '{digit}'")
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "n is not not " * 350 + "5",
+        "1+not " * 1500 + "n",
+        "- " * 2000 + "n",
+        "n = 1" + " + 1" * 1500,
+        "n in (" * 49 + "1" + ")" * 49 + " and " + "n is not not " * 200 + "5",
+    ],
+)
+def test_what_nests_too_deeply_is_a_mistake(fields: PassageFields, where: str) -> None:
+    with pytest.raises(FilterError, match="where: nests expressions too deeply; simplify it"):
+        fields.rows(where)
+
+
+def test_long_filters_that_do_not_nest_are_read(fields: PassageFields) -> None:
+    assert fields.rows("n = 1" + " or n = 2" * 500).tolist() == [0, 1]
+    assert fields.rows("(" * 40 + "n = 1" + ")" * 40 + " or (n in (2))" * 300).tolist() == [0, 1]

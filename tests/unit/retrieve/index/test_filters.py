@@ -174,6 +174,18 @@ def test_calls_of_replace_within_each_other_are_stopped_in_time(monkeypatch: pyt
     assert one.rows("replace(id, 'm', 'n') = 'n'").tolist() == [0]
 
 
+def test_only_calls_of_replace_limit_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters_module, "_LONGEST_REPLACED", 1000)
+    named = PassageFields(lambda: iter([Passage("m", "", fields={"replace": 5, "long": "m" * 2000})]))
+    plain = PassageFields(lambda: iter([Passage("m", "", fields={"long": "m" * 2000})]))
+    for where in ("length(long) > 5 and long !~ 'replace('", "length(long) > 5 and replace in (5) and replace > 1"):
+        assert named.rows(where).tolist() == [0]
+    for where in ("REPLACE (long, 'm', 'n') > 'a'", "length(long) > 5 and replace(id, 'm', 'n') = 'n'"):
+        for fields in (plain, named):  # SQLite calls the function even where a field has its name
+            with pytest.raises(FilterError, match="a text longer than 1,000 bytes"):
+                fields.rows(where)
+
+
 def test_the_connection_refuses_everything_but_reading_the_fields(fields: PassageFields) -> None:
     connection = fields._open()
     for statement in (
