@@ -253,7 +253,7 @@ class Changes:
         entry = self._read(file, content, facts, old, before)
         if not entry.record.skipped:
             # A file of which everything stays removed adds nothing when it can be read again.
-            is_new = old is None or (bool(old.skipped) and entry.record.removed != "all")
+            is_new = old is None or (bool(old.skipped) and not entry.record.nothing_left)
             is_renamed = old is None and before is not None and not before.skipped
             self.counts.changed += not is_new and same is None
             self.counts.unchanged += not is_new and same is not None
@@ -278,8 +278,7 @@ class Changes:
         removed, found = before.removed if before else (), StillRemoved()
         if before is not None and before.removals:
             found = still_removed(before, passages, same_plan=self._same_plan)
-            whole = bool(found.places) and len(found.places) == len(passages) and not found.missing
-            removed = "all" if whole else tuple(found.places)
+            removed = tuple(found.places)  # Never "all": another split may show text that was not removed
             self._note_lost(file.name, before, found)
         elif before is None and old is not None and old.removals != 0:
             self.counts.returned.append(file.name)
@@ -294,10 +293,9 @@ class Changes:
 
     def _note_lost(self, name: str, before: FileRecord, found: StillRemoved) -> None:
         """Note which removed passages are not found, unless that was noted when the file was split so."""
-        noted = (
-            before.removals - len(before.removed) if before.removals and self._same_plan and not before.skipped else 0
-        )
+        removals = before.removals or 0
+        noted = removals - len(before.removed) if self._same_plan and not before.skipped else 0
         if len(found.missing) > noted:
-            self.counts.resplit.append((name, len(found.missing), before.removals or 0))
+            self.counts.resplit.append((name, len(found.missing), removals))
         if found.unknown:
             self.counts.forgotten.append((name, found.unknown))

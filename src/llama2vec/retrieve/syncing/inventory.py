@@ -47,6 +47,11 @@ class FileRecord(BaseModel):
         """How many passages `remove` took out; None = all."""
         return None if self.removed == "all" else max(len(self.removed), len(self.removed_texts))
 
+    @property
+    def nothing_left(self) -> bool:
+        """Whether it has no passage in the store because `remove` took out all that it has now."""
+        return self.passages == 0 and self.removed != ()
+
 
 class Inventory(BaseModel):
     """Content of ``documents.json``."""

@@ -440,6 +440,26 @@ def test_removed_passages_without_a_counterpart_stay_away_once_the_file_is_split
     assert sync(folder, index, source=whole).counts.returned == ["y.txt"]
 
 
+class FirstPassages(BlankLineSource):
+    """Reads the first two passages of a file."""
+
+    def _parts(self, path: str, text: str) -> Iterator[Passage]:
+        yield from list(super()._parts(path, text))[:2]
+
+
+def test_a_file_that_shows_only_its_removed_passages_under_other_settings_has_its_others_back_afterwards(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = tmp_path / "index"
+    sync(folder, index)
+    Library(index).remove(["b/d.txt#1", "b/d.txt#2"])
+    sync(folder, index, source=FirstPassages(folder, words=2))
+    assert ids(index) == ["a.txt#1", "a.txt#2", "b/c.txt#1", "e.txt#1"]
+    assert not sync(folder, index, source=FirstPassages(folder, words=2)).is_new
+    sync(folder, index)
+    assert (ids(index), caplog.text) == (["a.txt#1", "a.txt#2", "b/c.txt#1", "b/d.txt#3", "e.txt#1"], "")
+
+
 def forget_texts(index: Path) -> None:
     """Make an index one of an earlier version, which kept the places of removed passages alone."""
     old = Library(index).inventory
