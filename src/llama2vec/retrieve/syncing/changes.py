@@ -25,7 +25,7 @@ from llama2vec.files import disk_errors
 from llama2vec.records import Passage
 from llama2vec.retrieve.store.reader import VectorStore
 from llama2vec.retrieve.syncing.inventory import FileRecord, Inventory
-from llama2vec.retrieve.syncing.removals import removed_places
+from llama2vec.retrieve.syncing.removals import StillRemoved, still_removed, while_skipped
 from llama2vec.terminal import ProgressReporter
 
 _SETTLED_NANOSECONDS = 2_000_000_000
@@ -87,6 +87,7 @@ class Counts:
     unchanged: int = 0
     returned: list[str] = field(default_factory=list)  # Files whose change brought back removed passages
     resplit: list[tuple[str, int, int]] = field(default_factory=list)  # File, removed passages not found again, of all
+    forgotten: list[tuple[str, int]] = field(default_factory=list)  # File, removed passages of which no text is known
 
     def then(self, later: Counts) -> Counts:
         """Return the counts of two syncs in a row as those of one."""
@@ -189,7 +190,7 @@ class Changes:
                 record, rows = known.get(file.name, (None, range(0)))
                 self.entries.append(self._entry(file, record, rows, gone))
                 progress.advance(1)
-        away = [one for one in lost if one.removed and (one.sha256 in gone or not one.sha256)]
+        away = [one for one in lost if one.removals != 0 and (one.sha256 in gone or not one.sha256)]
         for skipped in walk.skipped:
             old = known.get(skipped.name, (None,))[0]
             self.entries.append(self._skipped(skipped.reason, {"path": skipped.name}, old))
@@ -252,7 +253,7 @@ class Changes:
         entry = self._read(file, content, facts, old, before)
         if not entry.record.skipped:
             # A file of which everything stays removed adds nothing when it can be read again.
-            is_new = old is None or (bool(old.skipped) and entry.record.removed != "all")
+            is_new = old is None or (bool(old.skipped) and not entry.record.nothing_left)
             is_renamed = old is None and before is not None and not before.skipped
             self.counts.changed += not is_new and same is None
             self.counts.unchanged += not is_new and same is not None
@@ -264,11 +265,8 @@ class Changes:
         """Leave a file out. What was removed of it is kept, and the file read again each time until that works."""
         self.counts.deleted += old is not None and old.passages > 0
         known = old or before
-        if known is not None and known.removed:
-            # Places count among the passages of one plan: under another one, the file shall come back as changed.
-            fits = known.removed == "all" or bool(known.removed_texts) or self._same_plan
-            kept = {"removed": known.removed, "removed_texts": known.removed_texts}
-            facts = {"path": facts["path"], "sha256": known.sha256 if fits else "", **kept}
+        if known is not None and known.removals != 0:
+            facts = {"path": facts["path"], **while_skipped(known, same_plan=self._same_plan)}
         return Entry(FileRecord(**facts, skipped=reason))
 
     def _read(self, file: SourceFile, content: bytes, facts: Mapping[str, Any], old: _Old, before: _Old) -> Entry:
@@ -277,19 +275,27 @@ class Changes:
             passages, problems = self._source.read(file, content)
         except UnreadableError as error:
             return self._skipped(str(error), facts, old, before)
-        removed, places = before.removed if before else (), dict[int, str]()
-        if before is not None and removed not in ("all", ()):
-            places = removed_places(before, passages, same_plan=self._same_plan)
-            removed = "all" if places and len(places) == len(passages) else tuple(places)
-            if len(places) < len(before.removed):
-                self.counts.resplit.append((file.name, len(before.removed) - len(places), len(before.removed)))
-        elif before is None and old is not None and old.removed != ():
+        removed, found = before.removed if before else (), StillRemoved()
+        if before is not None and before.removals:
+            found = still_removed(before, passages, same_plan=self._same_plan)
+            removed = tuple(found.places)  # Never "all": another split may show text that was not removed
+            self._note_lost(file.name, before, found)
+        elif before is None and old is not None and old.removals != 0:
             self.counts.returned.append(file.name)
-        kept = [passage for place, passage in enumerate(passages) if removed != "all" and place not in places]
+        kept = [passage for place, passage in enumerate(passages) if removed != "all" and place not in found.places]
         begin = self._spool.seek(0, 2)
         for passage in kept:
             self._spool.write(passage_line(passage))
         self._repeats |= not self._ids.take(passage.id for passage in kept)
-        texts = tuple(filter(None, places.values())) if removed != "all" else ()
+        texts = (*found.places.values(), *found.missing) if removed != "all" else ()
         record = FileRecord(**facts, passages=len(kept), problems=tuple(problems), removed=removed, removed_texts=texts)
         return Entry(record, spooled=(begin, self._spool.tell()))
+
+    def _note_lost(self, name: str, before: FileRecord, found: StillRemoved) -> None:
+        """Note which removed passages are not found, unless that was noted when the file was split so."""
+        removals = before.removals or 0
+        noted = removals - len(before.removed) if self._same_plan and not before.skipped else 0
+        if len(found.missing) > noted:
+            self.counts.resplit.append((name, len(found.missing), removals))
+        if found.unknown:
+            self.counts.forgotten.append((name, found.unknown))

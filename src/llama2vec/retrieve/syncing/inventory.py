@@ -38,7 +38,19 @@ class FileRecord(BaseModel):
     problems: tuple[str, ...] = ()  # What could not be read of it
     numbers: dict[str, int] = {}  # Of its documents whose ids were taken: the number that their ids end in
     removed: Literal["all"] | tuple[int, ...] = ()  # Places of its passages that `remove` took out, from 0
-    removed_texts: tuple[str, ...] = ()  # Hash of each, and how many equal texts stand before it; () = not known
+    # Of each place the hash of the text, and how many equal texts stand before it; "" = an earlier version removed it.
+    # Then those of removed passages that are not found as the file is split now. () = none is known.
+    removed_texts: tuple[str, ...] = ()
+
+    @property
+    def removals(self) -> int | None:
+        """How many passages `remove` took out; None = all."""
+        return None if self.removed == "all" else max(len(self.removed), len(self.removed_texts))
+
+    @property
+    def nothing_left(self) -> bool:
+        """Whether it has no passage in the store because `remove` took out all that it has now."""
+        return self.passages == 0 and self.removed != ()
 
 
 class Inventory(BaseModel):

@@ -41,6 +41,7 @@ from llama2vec.retrieve.syncing.inventory import (
     Inventory,
 )
 from llama2vec.retrieve.syncing.removals import rows_of, without
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -244,15 +245,7 @@ class _Sync:
                 files=changes.records,
             )
             self._check(changes, after)
-            for path in changes.counts.returned:
-                logger.warning("%s changed, so its removed passages are back", path)
-            for path, lost, removed in changes.counts.resplit:
-                which = f"{lost} of its {removed} removed passages" if removed > 1 else "its removed passage"
-                have = "has" if lost == 1 else "have"
-                logger.warning(
-                    "%s is read or split differently now: %s %s no counterpart, and the text may be back in others",
-                    path, which, have,
-                )  # fmt: skip
+            _warn_of_removed(changes.counts)
             is_new = changes.differs or old is None or _made_by(old) != _made_by(after)
             encoded = self._replace(changes, after, store) if is_new else 0
             if not is_new:
@@ -310,6 +303,25 @@ class _Sync:
             self._work.output, store.dtype, wanted, option,
         )  # fmt: skip
         return False
+
+
+def _warn_of_removed(counts: Counts) -> None:
+    """Warn where removed passages are back, or may be."""
+    for path in counts.returned:
+        logger.warning("%s changed, so its removed passages are back", path)
+    for path, lost, removed in counts.resplit:
+        which = f"{lost} of its {removed} removed passages" if removed > 1 else "its removed passage"
+        have = "has" if lost == 1 else "have"
+        logger.warning(
+            "%s is read or split differently now: %s %s no counterpart, and the text may be back in others",
+            path, which, have,
+        )  # fmt: skip
+    for path, lost in counts.forgotten:
+        logger.warning(
+            "%s is read or split differently now, and of %s removed by an earlier version the index holds no text to "
+            "find %s by: the text may be back; remove it again where search shows it",
+            path, counted(lost, "passage"), "it" if lost == 1 else "them",
+        )  # fmt: skip
 
 
 def _write(

@@ -408,21 +408,91 @@ def test_removed_passages_that_are_split_otherwise_are_told(tmp_path: Path, capl
     assert sync(folder, index).passages == 1  # Every passage was removed, so the file is
 
 
-def test_places_that_an_earlier_version_kept_hold_for_its_settings_and_are_told_under_others(
+def test_removed_passages_without_a_counterpart_stay_away_once_the_file_is_split_as_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "one\n\ntwo\n\ntwo\n\nfive", "h.txt": "x"}), tmp_path / "index"
+    sync(folder, index)
+    Library(index).remove(["a.txt#2", "a.txt#3"])
+    (folder / "a.txt").rename(folder / "z.txt")
+    sync(folder, index)
+
+    class Whole(SplitsAtLines):
+        between = "no such text"
+
+        def _parts(self, path: str, text: str) -> Iterator[Passage]:
+            yield from super()._parts(path, text.replace("\n\n", "\n"))
+
+    whole = Whole(folder, plan={"at": "files"})
+    sync(folder, index, source=whole)
+    assert ids(index) == ["h.txt#1", "z.txt#1"]
+    assert caplog.messages == [
+        "z.txt is read or split differently now: 2 of its 2 removed passages have no counterpart, and the text may be "
+        "back in others"
+    ]
+    caplog.clear()
+    (folder / "z.txt").rename(folder / "y.txt")  # It is read again, and split as before
+    sync(folder, index, source=whole)
+    sync(folder, index)
+    assert (ids(index), caplog.text) == (["h.txt#1", "y.txt#1", "y.txt#4"], "")
+    sync(folder, index, source=whole)
+    write(folder, {"y.txt": "one\n\ntwo"})
+    assert sync(folder, index, source=whole).counts.returned == ["y.txt"]
+
+
+class FirstPassages(BlankLineSource):
+    """Reads the first two passages of a file."""
+
+    def _parts(self, path: str, text: str) -> Iterator[Passage]:
+        yield from list(super()._parts(path, text))[:2]
+
+
+def test_a_file_that_shows_only_its_removed_passages_under_other_settings_has_its_others_back_afterwards(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = tmp_path / "index"
+    sync(folder, index)
+    Library(index).remove(["b/d.txt#1", "b/d.txt#2"])
+    sync(folder, index, source=FirstPassages(folder, words=2))
+    assert ids(index) == ["a.txt#1", "a.txt#2", "b/c.txt#1", "e.txt#1"]
+    assert not sync(folder, index, source=FirstPassages(folder, words=2)).is_new
+    sync(folder, index)
+    assert (ids(index), caplog.text) == (["a.txt#1", "a.txt#2", "b/c.txt#1", "b/d.txt#3", "e.txt#1"], "")
+
+
+def forget_texts(index: Path) -> None:
+    """Make an index one of an earlier version, which kept the places of removed passages alone."""
+    old = Library(index).inventory
+    files = tuple(record.model_copy(update={"removed_texts": ()}) for record in old.files)
+    old.model_copy(update={"files": files}).write(index)
+
+
+def test_places_that_an_earlier_version_kept_get_their_texts_when_the_file_is_read_again(
     folder: Path, removed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old = Library(removed).inventory
-    files = tuple(record.model_copy(update={"removed_texts": ()}) for record in old.files)
-    old.model_copy(update={"files": files}).write(removed)
-    age(folder / "b" / "d.txt", 1_100_000_000)
+    forget_texts(removed)
+    (folder / "b" / "d.txt").rename(folder / "d.txt")
+    sync(folder, removed)
+    sync(folder, removed, source=BlankLineSource(folder, words=50))
+    assert (ids(removed), caplog.text) == (["b/c.txt#1", "d.txt#1", "d.txt#3", "e.txt#1"], "")
+
+
+def test_places_that_an_earlier_version_kept_are_told_under_other_settings_and_take_no_later_one_with_them(
+    folder: Path, removed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    forget_texts(removed)
     sync(folder, removed)
     assert ids(removed) == KEPT
+    Library(removed).remove(["b/d.txt#3"])
     sync(folder, removed, source=BlankLineSource(folder, words=50))
-    assert ids(removed) == ["b/c.txt#1", "b/d.txt#1", "b/d.txt#2", "b/d.txt#3", "e.txt#1"]
+    assert ids(removed) == ["b/c.txt#1", "b/d.txt#1", "b/d.txt#2", "e.txt#1"]
     assert caplog.messages == [
-        "b/d.txt is read or split differently now: its removed passage has no counterpart, and the text may be back "
-        "in others"
+        "b/d.txt is read or split differently now, and of 1 passage removed by an earlier version the index holds no "
+        "text to find it by: the text may be back; remove it again where search shows it"
     ]
+    caplog.clear()
+    sync(folder, removed)
+    assert (ids(removed), caplog.text) == (["b/c.txt#1", "b/d.txt#1", "b/d.txt#2", "e.txt#1"], "")
 
 
 def test_a_file_that_becomes_unreadable_and_is_restored_stays_removed(
