@@ -37,7 +37,7 @@ def corpus(count: int = 10) -> Callable[[], Iterator[Passage]]:
 
 
 def write(folder: Path, count: int = 10, **options: object) -> VectorStore:
-    settings: dict[str, object] = {"source": {"corpus": "ten"}, "shard_size": 4, "total": count}
+    settings: dict[str, object] = {"source": {"corpus": "ten", "place": "/ten"}, "shard_size": 4, "total": count}
     return write_store(corpus(count), options.pop("encoder", HashEncoder()), folder, **(settings | options))  # type: ignore[arg-type]
 
 

@@ -102,7 +102,7 @@ def test_a_collection_that_changes_is_noticed_by_the_next_search(
 ) -> None:
     index = EngineIndex(store, engine, store_sha256(store))
     other = store_of(clustered(COUNT, 16, seed=2), tmp_path / "other")
-    export_store(other, engine)
+    export_store(other, engine, replace=True)
     with pytest.raises(EngineError, match=r"holds another state of the passages; export .*store to it again"):
         index.search(queries, 10)
     engine.content = None

@@ -25,7 +25,8 @@ def test_a_store_gives_back_every_passage_and_vector(tmp_path: Path) -> None:
     store = write(tmp_path / "s")
     expected = list(corpus()())
     vectors = HashEncoder().encode_passages(expected)
-    assert (len(store), store.dimension, store.contract_hash, store.source) == (10, WIDTH, "c0ffee", {"corpus": "ten"})
+    assert (len(store), store.dimension, store.contract_hash) == (10, WIDTH, "c0ffee")
+    assert store.source == {"corpus": "ten", "place": "/ten"}
     assert [store.passage(row) for row in range(10)] == expected
     assert store.passages([9, 0, 5, 0]) == [expected[9], expected[0], expected[5], expected[0]]
     assert list(store.ids) == [passage.id for passage in expected]
