@@ -96,7 +96,7 @@ def store_of(folder: Path, numbers: list[int], table: npt.NDArray[np.float32], c
     encoder = TableEncoder(table)
     encoder.contract_hash = contract
     passages = [passage(number) for number in numbers]
-    return write_store(lambda: passages, encoder, folder, source={"corpus": "texts"}, shard_size=128)
+    return write_store(lambda: passages, encoder, folder, source={"corpus": "texts", "place": "/texts"}, shard_size=128)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_an_id_is_never_read_as_part_of_a_command(
 
     def store(name: str, kept: list[str]) -> VectorStore:
         passages = [Passage(one, f"text {ids.index(one)}") for one in kept]
-        return write_store(lambda: passages, NumberedEncoder(table), tmp_path / name, source={})
+        return write_store(lambda: passages, NumberedEncoder(table), tmp_path / name, source={"place": "/ids"})
 
     place = target(kind)
     engine = place.open()
