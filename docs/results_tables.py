@@ -162,9 +162,10 @@ def distillation_table(_: str, results: Path) -> str:
     return _compared_rows(_read(results / "distillation.json")["rows"], "model", "labels")
 
 
-def finetuning_variants_table(_: str, results: Path) -> str:
+def finetuning_variants_table(series: str, results: Path) -> str:
     """Return what single changes of a fine-tuning are worth (``benchmarks/quality/finetuning_variants.py``)."""
-    return _compared_rows(_read(results / "finetuning-variants.json")["variants"], "variant", "base")
+    file = f"finetuning-variants-{series}.json" if series else "finetuning-variants.json"
+    return _compared_rows(_read(results / file)["variants"], "variant", "base")
 
 
 def _compared_rows(rows: Mapping[str, Any], noun: str, reference: str) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import save_tiny
 from fit_line import settings
 from safetensors.torch import load_file, save_file
 
+from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.config import LoraSettings, ModelSettings
 from llama2vec.errors import TrainingError
 from llama2vec.model.adapters import add_lora

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from architectures import save_tiny
 
+from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.stage import adapt_model
 from llama2vec.config import LoraSettings, ModelSettings, load_config
