@@ -128,6 +128,7 @@ def test_a_gguf_file_gives_its_tokenizer_without_its_weights(
     asked: list[dict[str, Any]] = []
 
     class Tokenizer:
+        is_fast = False
         truncation_side = "left"
 
     def remember(location: str, **options: Any) -> Tokenizer:

@@ -13,6 +13,7 @@ from storing import HashEncoder, write
 from llama2vec.artifact import new_path
 from llama2vec.errors import OutputExistsError
 from llama2vec.files import write_json
+from llama2vec.finetune.stage import STAGE as FINETUNE
 from llama2vec.manifest import digest
 from llama2vec.pipeline.plan import Input, PlannedStage
 from llama2vec.pipeline.record import Decision, RunRecord, begin_aside, decide, output_fingerprint
@@ -74,7 +75,7 @@ def test_a_training_goes_on_with_less_memory(tmp_path: Path) -> None:
 
 def begun_training(folder: Path) -> Path:
     """Write what a training leaves that was killed before its first checkpoint."""
-    plan = {"settings": {}, "format": 4}
+    plan = {"settings": {}, "format": FINETUNE.format}
     folder.mkdir()
     write_json(folder / "finetune.json", {**plan, "hash": digest(plan)})
     return folder

@@ -101,8 +101,9 @@ def test_experts_in_one_tensor_stay_in_16_bits() -> None:
 
 
 def test_convolutions_are_no_experts() -> None:
-    from architectures import IDS, KINDS, USUAL
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from benchmarks.fidelity.architectures import IDS, KINDS, USUAL
 
     sizes = {**USUAL, **KINDS["jamba"], **IDS}
     with torch.device("meta"):
