@@ -174,7 +174,7 @@ class _Reading:
         if negated:
             self._take()
         right = self.expression(4)
-        column, literal = (left, right) if left.kind == "mixed" else (right, left)
+        column, literal = (left, right) if left.column and left.kind != "number" else (right, left)
         if (both := _as_both(column, literal)) is not None:
             found = f"coalesce({column.column} IN ({both}), 0)"
             self._replace(left, place, right, f"NOT {found}" if negated else found)
@@ -184,7 +184,7 @@ class _Reading:
             self._check(left, "is", right)
 
     def _find_both(self, left: _Operand, operator: str, place: int, right: _Operand) -> None:
-        column, literal = (left, right) if left.kind == "mixed" else (right, left)
+        column, literal = (left, right) if left.column and left.kind != "number" else (right, left)
         if operator not in _ORDERS and (both := _as_both(column, literal)) is not None:
             found = f"{column.column} {'IN' if operator in ('=', '==') else 'NOT IN'} ({both})"
             self._replace(left, place, right, found)
@@ -386,6 +386,8 @@ class _Reading:
 
 def _as_both(column: _Operand, value: _Operand, *, in_list: bool = False) -> str | None:
     """Return what a column of both types equals where it equals a number, true or false: that, and the same as text."""
+    if column.kind == "text" and column.column and value.kind == "number" and value.literal and not value.word:
+        return f"'{value.literal}'"  # As written, where SQLite would look for 1.1 instead of 1.10
     if column.kind != "mixed" or not column.column:
         return None
     if in_list and value.kind == "number" and value.column:  # Outside of lists, such a column converts the other one

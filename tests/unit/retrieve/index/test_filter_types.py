@@ -185,3 +185,20 @@ def test_what_nests_too_deeply_is_a_mistake(fields: PassageFields, where: str) -
 def test_long_filters_that_do_not_nest_are_read(fields: PassageFields) -> None:
     assert fields.rows("n = 1" + " or n = 2" * 500).tolist() == [0, 1]
     assert fields.rows("(" * 40 + "n = 1" + ")" * 40 + " or (n in (2))" * 300).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        ("version = 1.10", [0]),
+        ("1.10 == version", [0]),
+        ("version in (1.10, 007)", [0, 1]),
+        ("version is 1.1", [2]),
+        ("version != 1.10", [1, 2]),
+        ("version = 7", []),
+        ("version = -7 or version = +1.1", [2]),
+    ],
+)
+def test_a_field_of_text_equals_a_number_as_it_is_written(where: str, rows: list[int]) -> None:
+    passages = (Passage(str(row), "t", fields={"version": text}) for row, text in enumerate(("1.10", "007", "1.1")))
+    assert PassageFields(lambda: passages).rows(where).tolist() == rows
