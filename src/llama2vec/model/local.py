@@ -37,6 +37,7 @@ from llama2vec.model.source import (
     ModelSpec,
     cache_folder,
     check_weights,
+    meant,
     own_models,
     resolve_model,
     scratch_folder,
@@ -93,14 +94,15 @@ def _downloaded(source: ModelSource) -> ModelSource:
         if refused or isinstance(error, HFValidationError):
             reason = " ".join(str(error).split("\n")[0].split())
             raise ModelNotFoundError(
-                f"{source.name}: the hub has no such model that you may read ({reason}); check the name and "
+                f"{source.name}: the hub has no such model that you may read ({reason}); "
+                f"{meant(source.name)}check the name and "
                 "`hf auth login`"
             ) from None
     found = cached(source)
     if found is source:
         raise ModelNotFoundError(
             f"{source.name}: neither a folder here nor in the hub's cache, and the hub cannot be reached; "
-            f"{packages_line()}"
+            f"{meant(source.name)}{packages_line()}"
         )
     if try_to_load_from_cache(source.hub_id, CONTRACT_FILE) is None:
         logger.warning("%s: the hub cannot be asked for %s; using the model without it", source.name, CONTRACT_FILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -80,6 +81,16 @@ class ModelSource:
 def own_models() -> dict[str, Path | None]:
     """Return the models that have a name of ours: LLMs from packages, and the compact encoders that we ship."""
     return {**dict.fromkeys(PACKAGED), **model_folders()}
+
+
+def meant(name: str) -> str:
+    """Return a question that names the model of ours whose name is nearly the given one, "" if none is.
+
+    >>> meant("smolm2-135m")
+    "did you mean 'smollm2-135m'? "
+    """
+    near = difflib.get_close_matches(name, own_models(), n=1, cutoff=0.8)
+    return f"did you mean '{near[0]}'? " if near else ""
 
 
 class ModelSpec(Settings):

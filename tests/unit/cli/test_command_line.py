@@ -36,6 +36,7 @@ MISTAKES = {
     "ask rows.jsonl question --model nothere": NO_MODEL,
     "adapt --model LLM --corpus nothere": "nothere: no such file or folder; give a BEIR folder",
     "adapt --model nothere --corpus rows.jsonl": NO_MODEL,
+    "adapt --model llama2vec-smolm2-135m --corpus rows.jsonl": "did you mean 'llama2vec-smollm2-135m'? ",
     "adapt --model LLM --corpus rows.jsonl -o taken": "taken: exists and does not hold an adaptation",
     "adapt --model LLM --corpus rows.jsonl -o taken/rows.jsonl": "taken/rows.jsonl: exists and does not hold",
     "adapt nothere": "nothere: no such recipe",
