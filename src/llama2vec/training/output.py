@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ _WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
 """Settings that decide memory, or what is shown and kept: a training that ran out of memory may resume with others.
 What a split decides is in the fingerprint of the rows that were read.
 """
+_PATHS: Mapping[str, str] = {"model": "name", "text": "corpus", "data": "sources"}
+"""Settings that say where a model or data lie; what these are, fingerprints say."""
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,11 +58,20 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     >>> deciding({"optimizer": {"steps": 2, "workers": 4}, "text": {"limit": 0}})
     {'optimizer': {'steps': 2}, 'text': {'limit': 0}}
+
+    A path counts the same in every spelling.
+
+    >>> deciding({"text": {"corpus": "./texts/"}, "data": {"sources": ["a//b.jsonl", "hf:me/data"]}})
+    {'text': {'corpus': 'texts'}, 'data': {'sources': ['a/b.jsonl', 'hf:me/data']}}
     """
     found = dict(settings)
     for section, names in _WITHOUT_EFFECT.items():
         if isinstance(found.get(section), Mapping):
             found[section] = {name: value for name, value in found[section].items() if name not in names}
+    for section, name in _PATHS.items():
+        if isinstance(found.get(section), Mapping) and (path := found[section].get(name)):
+            spelled = [normpath(one) for one in path] if isinstance(path, list) else normpath(path)
+            found[section] = {**found[section], name: spelled}
     return found
 
 

@@ -141,6 +141,24 @@ def test_what_decides_memory_alone_may_change_before_a_training_goes_on(tmp_path
         pass
 
 
+def test_another_spelling_of_a_path_is_the_same_training(tmp_path: Path) -> None:
+    output = tmp_path / "adapted"
+    first = {"model": {"name": "llm"}, "text": {"corpus": "texts"}}
+    with claim_output(output, STAGE, STAGE.plan(first, "", ""), overwrite=False, device="cpu", model="llm") as work:
+        checkpoint = work.begin() / CHECKPOINTS / "checkpoint-1"
+        checkpoint.mkdir(parents=True)
+        write_json(checkpoint / "complete.json", {})
+    again = STAGE.plan({"model": {"name": "./llm"}, "text": {"corpus": "texts/"}}, "", "")
+    with claim_output(output, STAGE, again, overwrite=False, device="cpu", model="llm") as work:
+        assert (work.begin() / CHECKPOINTS / "checkpoint-1" / "complete.json").is_file()
+    other = STAGE.plan({"model": {"name": "llm"}, "text": {"corpus": "text"}}, "", "")
+    with (
+        pytest.raises(OutputExistsError, match=r"text\.corpus: 'texts' there, 'text' now"),
+        claim_output(output, STAGE, other, overwrite=False, device="cpu", model="llm"),
+    ):
+        pass
+
+
 def test_a_changed_manifest_of_the_start_model_is_refused_before_the_training(tmp_path: Path) -> None:
     start = tmp_path / "start"
     start.mkdir()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,10 @@ def warn_of_cut_passages(store: VectorStore, remedy: str, *, where: str = "") ->
 def _plan(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides a store: its settings, but not by which name the encoder was loaded."""
     source = settings.get("source") or {}
-    return {**settings, "source": {key: source[key] for key in source if key not in _MADE_WITH}}
+    decides = {key: source[key] for key in source if key not in _MADE_WITH}
+    if corpus := decides.get("corpus"):
+        decides["corpus"] = normpath(str(corpus))  # "texts/" is "texts"
+    return {**settings, "source": decides}
 
 
 def _lay_down_plan(folder: Path, settings: Mapping[str, Any], total: int | None) -> None:
