@@ -97,7 +97,7 @@ def differing(there: Mapping[str, Any], wanted: ConfigT) -> tuple[str, object, o
         Its name, the value there and the value wanted.
     """
     try:
-        found = type(wanted).model_validate(there)
+        found = type(wanted).parsed(there)
     except ValidationError as error:
         return str(error.errors()[0]["loc"]), "unknown", "this version's settings"
     return first_difference(_material(found), _material(wanted))
