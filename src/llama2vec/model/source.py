@@ -90,7 +90,7 @@ def meant(name: str) -> str:
     "did you mean 'smollm2-135m'? "
     """
     near = difflib.get_close_matches(name, own_models(), n=1, cutoff=0.8)
-    return f"did you mean '{near[0]}'? " if near else ""
+    return f"did you mean '{near[0]}'? " if near and near[0] != name else ""
 
 
 class ModelSpec(Settings):
