@@ -31,6 +31,7 @@ from benchmarks.study.sets import SampledSet
 from llama2vec.config import load_config
 from llama2vec.data.examples.labeled import read_examples, write_examples
 from llama2vec.data.tasks.beir import BeirTask
+from llama2vec.data.text.words import text_key
 from llama2vec.files import write_json
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.stage import finetune_model
@@ -159,18 +160,16 @@ def split_sources(
             rest[name] = [rows[row] for row in training]
             searched[name] = [rows[row] for row in chosen], rest[name]
     held = [row for chosen, _ in searched.values() for row in chosen]
-    asked, answers = {_key(row.query) for row in held}, {_key(text) for row in held for text in row.positives}
+    asked, answers = {text_key(row.query) for row in held}, {text_key(text) for row in held for text in row.positives}
     drawn = {}
     for place, (name, rows) in enumerate(rest.items()):
-        free = [row for row in rows if _key(row.query) not in asked and answers.isdisjoint(map(_key, row.positives))]
+        free = [
+            row for row in rows if text_key(row.query) not in asked and answers.isdisjoint(map(text_key, row.positives))
+        ]
         share = pairs // len(rest) + (place < pairs % len(rest))
         taken = random.Random(f"{name}:{seed}").sample(free, min(share, len(free)))
         drawn[name] = [TrainingExample(row.query, row.positives) for row in taken]
     return searched, drawn
-
-
-def _key(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def development_set(name: str, held_out: Sequence[TrainingExample], others: Sequence[TrainingExample]) -> SampledSet:

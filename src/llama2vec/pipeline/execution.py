@@ -135,7 +135,8 @@ def read_all_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     _check_packages(plan, kinds)
     if kinds - {"pairs", "index"} and any(found.name in ("model", "raw") for stage in stages for found in stage.inputs):
         load_model_config(config.model.name)
-        trained = [section for section in (config.adapt, config.finetune) if section and _stage_of(section) in kinds]
+        sections = {"adapt": config.adapt, "finetune": config.finetune}
+        trained = [section for name, section in sections.items() if section and name in kinds]
         check_quantization(fetched(resolve_model(config.model.name)), for_training=bool(trained))
         if trained:
             from llama2vec.training.saving import check_trainable
@@ -153,10 +154,6 @@ def read_all_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     if config.evaluate and "evaluate" in kinds:
         check_scoring(config.evaluate.tasks, config.evaluate)
         list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=config.evaluate.reading))
-
-
-def _stage_of(section: AdaptConfig | FinetuneConfig) -> str:
-    return "adapt" if isinstance(section, AdaptConfig) else "finetune"
 
 
 def _corpora(config: RunConfig, stages: list[PlannedStage]) -> Iterable[tuple[str, ReadingSettings]]:

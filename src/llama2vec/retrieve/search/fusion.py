@@ -80,8 +80,9 @@ def reciprocal_rank_fusion(
 ) -> Run:
     """Score each passage by the sum of weight / (60 + rank) over the runs that found it (Cormack et al., SIGIR 2009).
 
-    Runs may differ in depth and in their queries; weights None = equal, depth None = all passages. Of each run, the
-    first ``compared`` passages count; deeper ones follow as in :func:`min_max_fusion`.
+    Runs may differ in depth and in their queries. Without ``weights`` all runs count alike, and without ``depth`` all
+    passages are returned. The first ``compared`` passages of each run get a score; deeper ones follow as in
+    :func:`min_max_fusion`.
 
     >>> fused = reciprocal_rank_fusion([Run({"q": {"a": 9.0, "b": 8.0}}), Run({"q": {"b": 0.3}})])
     >>> [(passage, round(score, 5)) for passage, score in fused.ranking("q")]

@@ -81,8 +81,7 @@ class Journal:
     def remove(self) -> None:
         """Delete the journal, and those of other contracts: a store has all vectors now."""
         self._file.close()
-        for path in (self._path, *kept_journals(self._path)):
-            path.unlink(missing_ok=True)
+        remove_journals(self._path)
 
     def _make_way(self) -> None:
         """Put the journal of another contract aside, and bring back the one of this contract."""
@@ -138,6 +137,12 @@ def kept_journals(path: Path) -> list[Path]:
     named = re.compile(re.escape(path.name) + r"\.of-[0-9a-f]{16}")
     folder = path.parent
     return sorted(one for one in folder.iterdir() if named.fullmatch(one.name)) if folder.is_dir() else []
+
+
+def remove_journals(path: Path) -> None:
+    """Delete a journal and those of other contracts beside it; nothing where there are none."""
+    for one in (path, *kept_journals(path)):
+        one.unlink(missing_ok=True)
 
 
 def _aside(path: Path, head: bytes) -> Path:

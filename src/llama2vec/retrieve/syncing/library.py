@@ -27,7 +27,7 @@ from llama2vec.model.source import cache_folder
 from llama2vec.records import Passage, VectorFormat
 from llama2vec.retrieve.index.folder import build_index
 from llama2vec.retrieve.settings import LibrarySettings
-from llama2vec.retrieve.store.journal import Journal, kept_journals
+from llama2vec.retrieve.store.journal import Journal, kept_journals, remove_journals
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store.reuse import KnownVectors
 from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
@@ -260,8 +260,7 @@ class _Sync:
         with suppress(FileNotFoundError):
             remove(new_path(target))
         if self._encoder is not None:
-            for journal in (_journal_path(target), *kept_journals(_journal_path(target))):
-                journal.unlink(missing_ok=True)
+            remove_journals(_journal_path(target))
 
     def _check(self, changes: Changes, after: Inventory) -> None:
         if self._strict:

@@ -72,9 +72,7 @@ def without(record: FileRecord, offsets: Sequence[int], passages: Sequence[Passa
 class StillRemoved:
     """What of a file's removed passages is known again in the file as it is split now."""
 
-    places: dict[int, str] = field(
-        default_factory=dict
-    )  # Of those that stay away, with their texts as a record keeps them
+    places: dict[int, str] = field(default_factory=dict)  # Place of one that stays away → its text in a record
     missing: tuple[str, ...] = ()  # Texts that no passage has
     unknown: int = 0  # How many passages an earlier version removed whose places no longer count
 
