@@ -9,13 +9,13 @@ import argparse
 from collections.abc import Sequence
 from itertools import islice
 
-from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.config import ModelSettings
 from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.examples.unlabeled import adaptation_examples
 from llama2vec.data.settings import TextSettings
 from llama2vec.data.text.words import chosen_stop_words
 from llama2vec.model.tokenizer import load_tokenizer
+from llama2vec.pretext.targets import TargetTokenizer
 
 AUTHORS = ("nltk", True)
 CHOICES = {

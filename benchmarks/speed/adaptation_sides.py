@@ -12,7 +12,6 @@ from torch import Tensor
 
 from benchmarks.speed.published_baseline import PublishedStep
 from llama2vec.adapt.joint import joint_batch
-from llama2vec.adapt.pretext_loss import bag_of_tokens_loss
 from llama2vec.adapt.settings import AdaptConfig
 
 # What `llama2vec adapt` itself calls: the side measured is the one that users run.
@@ -23,6 +22,7 @@ from llama2vec.model.device import choose_device
 from llama2vec.model.speed import fast_paths
 from llama2vec.model.speed.lean_attention import use_lean_attention
 from llama2vec.model.speed.lean_layers import fuse_lora, keep_less
+from llama2vec.pretext.loss import bag_of_tokens_loss
 from llama2vec.records import AdaptationExample
 
 FAST_PATHS = {"fused-lora": fuse_lora, "lean-layers": keep_less, "lean-attention": use_lean_attention}

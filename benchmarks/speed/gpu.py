@@ -33,7 +33,6 @@ from benchmarks.provenance import made_by
 from llama2vec.adapt.micro_batches import most_cells
 from llama2vec.adapt.reading import JointReader
 from llama2vec.adapt.settings import ObjectiveSettings
-from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
 from llama2vec.config import EncoderSettings, LoraSettings, PromptSettings
 from llama2vec.files import write_json
@@ -46,6 +45,7 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import prompt_ids
 from llama2vec.model.source import ModelSource
 from llama2vec.model.speed import fast_paths
+from llama2vec.pretext.targets import TargetTokenizer
 from llama2vec.processes import connect
 from llama2vec.records import AdaptationExample, TrainingExample
 from llama2vec.training.sharding import sharded

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama2vec.adapt.targets import TokenizedText
 from llama2vec.config import PromptName
 from llama2vec.errors import ModelError
 from llama2vec.model.prompt import PromptIds
 from llama2vec.model.speed.lean_attention import mark_causal_columns
+from llama2vec.pretext.loss import padded_targets
+from llama2vec.pretext.targets import TokenizedText
 
 TASKS: tuple[PromptName, ...] = ("self", "next")
 
@@ -100,20 +101,9 @@ def joint_batch(
     sources = {"self": texts, "next": next_texts}
     targets, weights = {}, {}
     for task in tasks:
-        targets[task], weights[task] = _pad_targets([text.targets for text in sources[task]], token_weights)
+        targets[task], weights[task] = padded_targets([text.targets for text in sources[task]], token_weights)
     layout = JointLayout(text_columns, blocks, prompts.slots)
     return JointBatch(input_ids, position_ids, lengths, prefix, targets, weights, layout)
-
-
-def _pad_targets(rows: Sequence[Sequence[int]], token_weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    width = max((len(row) for row in rows), default=0) or 1
-    targets = torch.zeros(len(rows), width, dtype=torch.long)
-    weights = torch.zeros(len(rows), width)
-    for index, row in enumerate(rows):
-        ids = torch.tensor(row, dtype=torch.long)
-        targets[index, : len(row)] = ids
-        weights[index, : len(row)] = 1.0 if token_weights is None else token_weights[ids]
-    return targets, weights
 
 
 def joint_mask(batch: JointBatch, dtype: torch.dtype, window: int | None = None) -> Tensor:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from llama2vec.adapt.joint import TASKS, JointBatch, joint_batch
 from llama2vec.adapt.reading import JointReader, Reader, SeparateReader
-from llama2vec.adapt.targets import TokenizedText
 from llama2vec.errors import ModelError, one_line
 from llama2vec.model.backbone import Backbone
-from llama2vec.model.golden import UNIT_ROUNDOFF
 from llama2vec.model.local import model_errors, quiet_transformers
 from llama2vec.model.prompt import PromptIds
+from llama2vec.pretext.head import UNIT_ROUNDOFFS, has_plain_head, logit_distance, tolerance
+from llama2vec.pretext.targets import TokenizedText
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +26,6 @@ _SHORT = 16
 _TEXTS = ("The ferry leaves the old harbor at noon.", "It snowed.")
 # Up to this many weights, 1 GiB in float32, the comparison is made in float32 whatever the model computes in.
 _AFFORDABLE_WEIGHTS = 1 << 28
-_UNIT_ROUNDOFF = {getattr(torch, name): roundoff for name, roundoff in UNIT_ROUNDOFF.items()}
-_FLOAT32_TOLERANCE = 1e-4
 
 
 def choose_reader(
@@ -51,7 +47,7 @@ def choose_reader(
     model, name = backbone.model, backbone.source.name
     pad_id = backbone.tokenizer.eos_token_id or 0
     with quiet_transformers(), model_errors(backbone.source):
-        plain = not with_text or _has_plain_head(model)
+        plain = not with_text or has_plain_head(model)
         if not plain:
             logger.info("%s: its output head does more than a product; the LM loss takes whole logits", name)
         separate = SeparateReader(pad_id, plain_head=plain, equal_lengths=backbone.padding_changes_vectors)
@@ -96,20 +92,7 @@ def joint_difference(
     reader = reader or JointReader(model.config, model.dtype)
     found = reader.read(model, batch).logits
     expected = SeparateReader(0, equal_lengths=True).read(model, batch).logits
-    return max(_distance(one, other) for one, other in zip(found, expected, strict=True))
-
-
-def tolerance(model: Any) -> float:
-    """Return the largest relative difference of logits between two right computations of a model.
-
-    In float32 kernels differ in the order of their sums: 1e-4 leaves a hundredfold room. In a 16-bit format each layer
-    rounds the residual stream twice. Independent roundings of relative size u, at most the format's unit roundoff, add
-    up to u·√(2·layers); twice that is allowed.
-    """
-    if model.dtype not in _UNIT_ROUNDOFF:
-        return _FLOAT32_TOLERANCE
-    layers = int(getattr(model.config.get_text_config(), "num_hidden_layers", 0) or 32)
-    return 2 * _UNIT_ROUNDOFF[model.dtype] * math.sqrt(2 * layers)
+    return max(logit_distance(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def _probe(backbone: Backbone, prompts: PromptIds, most_tokens: int) -> JointBatch:
@@ -132,26 +115,6 @@ def _windows(config: Any) -> list[int]:
     )
 
 
-def _distance(found: Tensor, expected: Tensor) -> float:
-    """Compare logits [B, S, V] after what all tokens share, which changes no probability, has been taken away."""
-    one, other = (logits.float() - logits.float().mean(dim=-1, keepdim=True) for logits in (found, expected))
-    return float(((one - other).norm(dim=-1) / other.norm(dim=-1).clamp(min=1e-12)).max())
-
-
-@torch.no_grad()
-def _has_plain_head(model: Any) -> bool:
-    """Tell whether the logits are the product of the last hidden states and the head's weight, and nothing more."""
-    head = model.get_output_embeddings()
-    if head is None or getattr(model.config.get_text_config(), "final_logit_softcapping", None):
-        return False
-    ids = torch.arange(4, device=model.device).remainder(model.get_input_embeddings().weight.shape[0])[None]
-    output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
-    states = output.hidden_states[-1]
-    if states.shape[-1] != head.weight.shape[-1]:
-        return False
-    return _distance(states @ head.weight.T, output.logits) <= tolerance(model)
-
-
 @contextmanager
 def _in_float32(model: Any) -> Iterator[None]:
     """Let a small model in a 16-bit format compute in float32; afterwards it has its own weights again."""
@@ -159,12 +122,12 @@ def _in_float32(model: Any) -> Iterator[None]:
     in_four_bits = getattr(model, "is_quantized", False)
     if (
         in_four_bits
-        or model.dtype not in _UNIT_ROUNDOFF
+        or model.dtype not in UNIT_ROUNDOFFS
         or sum(weight.numel() for weight in weights) > _AFFORDABLE_WEIGHTS
     ):
         yield
         return
-    buffers = [buffer for buffer in model.buffers() if buffer.dtype in _UNIT_ROUNDOFF]
+    buffers = [buffer for buffer in model.buffers() if buffer.dtype in UNIT_ROUNDOFFS]
     kept = [(tensor, tensor.data) for tensor in (*weights, *buffers)]
     try:
         for tensor, data in kept:

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from llama2vec.adapt.joint import JointBatch, joint_batch
+from llama2vec.adapt.language_model_loss import IGNORED, language_model_loss
 from llama2vec.adapt.micro_batches import PiecewiseGradients, micro_batches, most_cells
 from llama2vec.adapt.pairs import MOST_HELD_OUT, check_followed, read_pairs, warn_of_cut_texts
-from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
 from llama2vec.adapt.reader_choice import choose_reader
 from llama2vec.adapt.reading import Read, Reader
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
-from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import PromptName
 from llama2vec.data.examples.spool import Spool
 from llama2vec.data.settings import TextSettings
@@ -32,6 +31,8 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.limits import check_servable
 from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 from llama2vec.model.top_layers import check_droppable, check_standardizable, drop_top_layers, standardize
+from llama2vec.pretext.loss import bag_of_tokens_loss
+from llama2vec.pretext.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.terminal import counted

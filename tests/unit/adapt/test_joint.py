@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from llama2vec.adapt.joint import attention_inputs, joint_batch, joint_mask
-from llama2vec.adapt.targets import TokenizedText
 from llama2vec.config import PromptName
 from llama2vec.errors import ModelError
 from llama2vec.model.prompt import PromptIds
+from llama2vec.pretext.targets import TokenizedText
 
 PROMPTS = PromptIds(prefix=(1, 4), suffixes={"self": (5, 6, 7), "next": (5, 8, 9, 10, 7)}, slots=2)
 

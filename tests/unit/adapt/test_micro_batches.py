@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from llama2vec.adapt.micro_batches import micro_batches
 from llama2vec.adapt.reading import JointReader
 from llama2vec.adapt.settings import ObjectiveSettings
-from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
 from llama2vec.config import LoraSettings, ModelSettings, PromptSettings
 from llama2vec.model.adapters import add_lora
@@ -21,6 +20,7 @@ from llama2vec.model.backbone import Backbone, load_backbone
 from llama2vec.model.prompt import prompt_ids
 from llama2vec.model.source import ModelSource
 from llama2vec.model.speed.lean_layers import keep_less
+from llama2vec.pretext.targets import TargetTokenizer
 from llama2vec.records import AdaptationExample
 
 

@@ -10,7 +10,6 @@ import torch
 
 from llama2vec.adapt.reading import JointReader
 from llama2vec.adapt.settings import ObjectiveSettings
-from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
 from llama2vec.config import PROMPT_RECIPES
 from llama2vec.data.text.words import stop_words
@@ -18,6 +17,7 @@ from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone
 from llama2vec.model.prompt import prompt_ids
 from llama2vec.model.source import ModelSource
+from llama2vec.pretext.targets import TargetTokenizer
 from llama2vec.records import AdaptationExample
 
 SELF = '", summarize the above passage within eight words: <s1><s2><s3><s4><s5><s6><s7><s8>'

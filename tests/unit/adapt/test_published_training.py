@@ -12,9 +12,9 @@ from published_numbers import NUMBERS, published_llama, published_prompts
 
 from llama2vec.adapt.reading import JointReader, Reader, SeparateReader
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.adapt.targets import TokenizedText
 from llama2vec.adapt.train import PretextObjective
 from llama2vec.config import load_config
+from llama2vec.pretext.targets import TokenizedText
 from llama2vec.records import AdaptationExample
 from llama2vec.training.loop import train
 from llama2vec.training.orders import EpochOrder

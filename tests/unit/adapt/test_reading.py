@@ -12,13 +12,13 @@ from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.adapt.joint import joint_batch
 from llama2vec.adapt.reading import JointReader, Reader, SeparateReader, separate_rows
 from llama2vec.adapt.settings import ObjectiveSettings
-from llama2vec.adapt.targets import TargetTokenizer, TokenizedText
 from llama2vec.adapt.train import PretextObjective
 from llama2vec.config import LoraSettings, ModelSettings, PromptSettings
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import Backbone, load_backbone
 from llama2vec.model.prompt import PromptIds, prompt_ids
 from llama2vec.model.source import ModelSource
+from llama2vec.pretext.targets import TargetTokenizer, TokenizedText
 from llama2vec.records import AdaptationExample
 
 PROMPTS = PromptIds(prefix=(1, 4), suffixes={"self": (5, 6, 7), "next": (5, 8, 9, 10, 7)}, slots=2)

@@ -12,7 +12,6 @@ import torch
 from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.adapt.reading import JointReader, SeparateReader
 from llama2vec.adapt.settings import ObjectiveSettings
-from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
 from llama2vec.config import PROMPT_RECIPES, LoraSettings, ModelSettings, PromptSettings
 from llama2vec.errors import ConfigError
@@ -20,6 +19,7 @@ from llama2vec.model.adapters import add_lora, add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import prompt_ids
+from llama2vec.pretext.targets import TargetTokenizer
 from llama2vec.records import AdaptationExample
 
 RELEASED = PROMPT_RECIPES["released"]

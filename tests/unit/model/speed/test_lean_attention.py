@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from llama2vec.adapt.joint import attention_inputs, joint_batch
-from llama2vec.adapt.targets import TokenizedText
 from llama2vec.config import LoraSettings, ModelSettings
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import load_backbone
 from llama2vec.model.prompt import PromptIds
 from llama2vec.model.speed import lean_attention
 from llama2vec.model.speed.lean_attention import use_lean_attention, use_stock_attention
+from llama2vec.pretext.targets import TokenizedText
 
 PROMPTS = PromptIds(prefix=(1, 4), suffixes={"self": (5, 6, 7), "next": (5, 8, 9, 10, 7)}, slots=2)
 TEXTS = [TokenizedText(tuple(range(20, 20 + length)), (13,)) for length in (30, 11, 23)]

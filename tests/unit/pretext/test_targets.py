@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.data.text.words import stop_words
 from llama2vec.errors import TokenizerError
+from llama2vec.pretext.targets import TargetTokenizer, inverse_document_frequency
 
 
 def test_targets_are_distinct_and_in_order_of_first_appearance(tokenizer: Any) -> None:

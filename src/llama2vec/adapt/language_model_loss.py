@@ -1,4 +1,4 @@
-"""EBAE and EBAR losses, which score how well one embedding predicts a bag of tokens; the LM loss in chunks."""
+"""The loss of the language model on T, in chunks of rows."""
 
 from __future__ import annotations
 
@@ -7,38 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama2vec.errors import EmptyTargetsError
-
 IGNORED = -100
 _CHUNK_ROWS = 512
-
-
-def bag_of_tokens_loss(slot_logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Score how well slot logits predict a bag of tokens (Llama2Vec, arXiv 2312.15503, pretext tasks).
-
-    Several slots give one distribution: the element-wise maximum of their logits, then log-softmax (authors' code).
-
-    Args:
-        slot_logits: [B, S, V] head outputs at the slots.
-        targets: [B, T] distinct ids, right-padded with any id.
-        weights: [B, T] weight of each target; 0 = padding. Each row is normalized to sum 1.
-
-    Returns:
-        Mean loss in nats over the rows that have targets; without any, an EmptyTargetsError is raised.
-
-    >>> uniform = torch.zeros(1, 1, 4)
-    >>> round(bag_of_tokens_loss(uniform, torch.tensor([[0, 2]]), torch.ones(1, 2)).item(), 4) == 1.3863
-    True
-    """
-    totals = weights.sum(dim=1)
-    filled = totals > 0
-    if not bool(filled.any()):
-        raise EmptyTargetsError("no text of this batch has a token to predict; the corpus may hold only stop words")
-    logits = slot_logits.float().amax(dim=1) if slot_logits.shape[1] > 1 else slot_logits[:, 0].float()
-    # Log-softmax at the targets only, so that the backward pass needs no second [B, V] tensor.
-    log_probabilities = logits.gather(1, targets) - logits.logsumexp(dim=1, keepdim=True)
-    per_row = -(log_probabilities * weights).sum(dim=1)[filled] / totals[filled]
-    return per_row.mean()
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -1,0 +1,1 @@
+"""The pretext tasks EBAE and EBAR: what an embedding must predict of a text, and how that is scored."""
