@@ -75,6 +75,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "LoRA rank 64": ("model.lora.rank=64", "model.lora.alpha=128"),
     "all weights, rate 5e-5": (FULL, "optimizer.learning_rate=5e-5"),
     "mean of the last 3 checkpoints": ("optimizer.save_every=4", "optimizer.average_last=3"),
+    "EBAE kept on, weight 0.1": ("pretext.weight=0.1",),
+    "EBAE kept on, weight 0.3": ("pretext.weight=0.3",),
     "raw LLM": (f"model.name={SMOLLM2_NAME}", "encoder.layers=8"),
 }
 SOURCES = (

@@ -28,6 +28,7 @@ KINDS = {
     "adapt-lora": ["model.lora.rank=4", "prompts=released", "objective.language_model_weight=1"],
     "finetune-full": ["model.lora.rank=0", "contrastive.dimensions=[16]", "model.gradient_checkpointing=true"],
     "finetune-lora": ["model.lora.rank=4", "contrastive.false_negatives=start", "contrastive.distillation_weight=0.3"],
+    "finetune-ebae": ["model.lora.rank=0", "pretext.weight=0.3"],
 }
 SHARDED = "optimizer.sharding=fsdp"
 

@@ -32,6 +32,12 @@ def check_encoding(name: str) -> str:
     return name
 
 
+def check_stop_words(choice: str, language: str) -> None:
+    """Raise a ValueError if a list of stop words belongs to another language."""
+    if choice == "nltk" and language != "en":
+        raise ValueError(f"stop_words = nltk is an English list and the language is {language}; choose iso")
+
+
 def _after_defaults(patterns: tuple[str, ...]) -> tuple[str, ...]:
     """Return patterns of files to leave unread after the default ones, unless they stand there."""
     return patterns if patterns[: len(DEFAULT_EXCLUDE)] == DEFAULT_EXCLUDE else (*DEFAULT_EXCLUDE, *patterns)
@@ -132,8 +138,7 @@ class TextSettings(StableHashSettings):
     def _order(self) -> TextSettings:
         if self.min_words > self.max_words:
             raise ValueError(f"min_words ({self.min_words}) is larger than max_words ({self.max_words})")
-        if self.stop_words == "nltk" and self.language != "en":
-            raise ValueError(f"stop_words = nltk is an English list and the language is {self.language}; choose iso")
+        check_stop_words(self.stop_words, self.language)
         return self
 
 

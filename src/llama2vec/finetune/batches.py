@@ -326,6 +326,7 @@ class ContrastiveBatch:
     teacher_scores: Tensor  # [Q, C]
     answer_keys: Tensor  # [Q, A] keys of each query's known answers; 0 = none
     passage_keys: Tensor  # [N, 2] keys of each passage's text and id; 0 = none
+    bags: Sequence[tuple[int, ...]] = ()  # [Q + N] tokens that queries and passages must predict (EBAE); () = none
 
     def labels(self, passage_keys: Tensor, first_column: int, device: torch.device) -> Labels:
         """Return the labels of the passages [N] of all processes; those of this one begin at ``first_column``."""
@@ -338,9 +339,15 @@ class ContrastiveBatch:
 
 
 def contrastive_batch(
-    examples: Sequence[DrawnExample], query_ids: Sequence[list[int]], passage_ids: Sequence[list[int]]
+    examples: Sequence[DrawnExample],
+    query_ids: Sequence[list[int]],
+    passage_ids: Sequence[list[int]],
+    bags: Sequence[tuple[int, ...]] = (),
 ) -> ContrastiveBatch:
-    """Lay out Q drawn examples, given the prompted token ids of their queries and, row by row, of their passages."""
+    """Lay out Q drawn examples, given the prompted token ids of their queries and, row by row, of their passages.
+
+    ``bags`` holds what each query and then each passage must predict.
+    """
     places: dict[tuple[int, ...], int] = {}
     rows = [places.setdefault(tuple(ids), len(places)) for ids in (*query_ids, *passage_ids)]
     starts = [0, *accumulate(len(example.passages) for example in examples)]
@@ -356,6 +363,7 @@ def contrastive_batch(
         teacher_scores=_padded([row.teacher_scores for row in examples], 0.0),
         answer_keys=_padded([row.answer_keys for row in examples], NO_KEY),
         passage_keys=torch.tensor([keys for row in examples for keys in row.passage_keys]),
+        bags=bags,
     )
 
 

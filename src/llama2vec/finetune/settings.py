@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,9 @@ from llama2vec.config import (
     Settings,
     StableHashSettings,
 )
+from llama2vec.data.settings import check_stop_words
+from llama2vec.data.text.words import stop_words_identity
+from llama2vec.languages import Language
 from llama2vec.training.settings import OptimizerSettings, TrackingSettings
 
 
@@ -135,6 +138,28 @@ class ContrastiveSettings(StableHashSettings):
         return bool((self.distillation_weight and is_enough) or (self.false_negatives == "teacher" and hard))
 
 
+class PretextSettings(Settings):
+    """EBAE beside the contrastive loss, so that training on labels keeps what adaptation taught.
+
+    Attributes:
+        weight: Factor on the EBAE loss, which is added to the contrastive loss; 0 = none. Each text that SELF follows
+            predicts its own words from the last layer's states at its slots, through the output head, whose weights
+            this loss does not change. 0.1 helped most where we measured it (docs/lab-notes.md).
+        stop_words: Words that need not be predicted, as in ``text.stop_words`` of an adaptation.
+        token_weights: ``uniform``, or ``idf`` = each token's inverse document frequency in the training texts.
+    """
+
+    weight: Annotated[float, Field(ge=0)] = 0.0
+    language: Language = "en"  # ISO 639-1 code for stop words
+    stop_words: Annotated[str, Field(min_length=1)] = "iso"
+    token_weights: Literal["uniform", "idf"] = "idf"
+
+    @model_validator(mode="after")
+    def _has_stop_words(self) -> PretextSettings:
+        check_stop_words(self.stop_words, self.language)
+        return self
+
+
 class ValidationSettings(StableHashSettings):
     """The held-out queries that validate during training (MRR@10, nDCG@10).
 
@@ -192,17 +217,20 @@ def _has_another_split(settings: ExamplesSettings | ValidationSettings) -> bool:
     return bool(settings.split != type(settings).model_fields["split"].default)
 
 
-class FinetuneConfig(Settings):
+class FinetuneConfig(StableHashSettings):
     """A whole fine-tuning recipe (stage 2).
 
     A model with a contract keeps its prompts, lengths and pooling: a recipe may repeat but not change them. It may
     choose the pairing of prompts.
     """
 
+    added_later = frozenset({"pretext"})
+
     model: ModelSettings = ModelSettings()
     prompts: PromptSettings = PromptSettings()
     data: ExamplesSettings = ExamplesSettings()
     contrastive: ContrastiveSettings = ContrastiveSettings()
+    pretext: PretextSettings = PretextSettings()
     validation: ValidationSettings = ValidationSettings()
     optimizer: FinetuneOptimizerSettings = FinetuneOptimizerSettings()
     encoder: FinetuneEncoderSettings = FinetuneEncoderSettings()
@@ -217,6 +245,13 @@ class FinetuneConfig(Settings):
             )
         return self
 
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide the result."""
+        found = self.model_dump(exclude={"tracking"})
+        if "pretext" in found:
+            found["pretext"]["stop_words"] = stop_words_identity(self.pretext.stop_words)
+        return found
+
     def idle(self, sets: Set[str]) -> str:
         """See :meth:`llama2vec.config.Settings.idle`. Defaults that a recipe repeats are not meant."""
         contrastive, validation, optimizer = self.contrastive, self.validation, self.optimizer
@@ -226,6 +261,8 @@ class FinetuneConfig(Settings):
                     return (
                         f"contrastive.{name} needs a guide; set contrastive.false_negatives to self, start or teacher"
                     )
+        if not self.pretext.weight and self.pretext != PretextSettings():
+            return "pretext.weight is 0, so the other settings of pretext do nothing; set it above 0"
         if "optimizer.epochs" in sets and optimizer.steps and "optimizer.steps" not in sets:
             steps = f"optimizer.steps is {optimizer.steps} and decides how long the training is"
             return f"optimizer.epochs: {steps}; set optimizer.steps=0 as well"

@@ -97,6 +97,6 @@ def _plan(
         taken = partial(examples_fingerprint, validation.source, split=validation.source_split)
         found.append(steady.take(validation.source, taken))
     prompts, encoder = contract
-    settings = config.model_copy(update={"prompts": prompts}).model_dump(exclude={"tracking"})
+    settings = config.model_copy(update={"prompts": prompts}).deciding()
     model = model_fingerprint(config.model.name)
     return STAGE.plan({**settings, "encoder": encoder.model_dump()}, digest(found), model)

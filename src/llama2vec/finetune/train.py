@@ -28,6 +28,7 @@ from llama2vec.finetune.batches import (
     contrastive_batch,
 )
 from llama2vec.finetune.contrastive_loss import Labels, contrastive_loss, cosines, matryoshka_widths
+from llama2vec.finetune.ebae import Ebae
 from llama2vec.finetune.false_negatives import StartModel, teacher_scores_of_all, without_false_negatives
 from llama2vec.finetune.gradient_cache import GradientCache, idle_batches
 from llama2vec.finetune.lengths import counting_cuts
@@ -80,13 +81,20 @@ def micro_batch_cells(settings: ContrastiveSettings, device: str) -> int:
 class ContrastiveObjective:
     """The contrastive loss over a batch of any size, on any number of processes, with exact gradients.
 
-    The encoder gives prompts, lengths and pooling; its model is the one to train.
+    The encoder gives prompts, lengths and pooling; its model is the one to train. ``ebae`` adds a pretext loss.
     """
 
     def __init__(
-        self, encoder: Encoder, settings: ContrastiveSettings, data: ExamplesSettings, *, mixed_precision: bool = False
+        self,
+        encoder: Encoder,
+        settings: ContrastiveSettings,
+        data: ExamplesSettings,
+        *,
+        ebae: Ebae | None = None,
+        mixed_precision: bool = False,
     ) -> None:
         self.encoder, self.settings, self.data, self.mixed_precision = encoder, settings, data, mixed_precision
+        self.ebae = ebae
         self.device: torch.device = encoder.backbone.model.device
         self.micro_batch_tokens = micro_batch_cells(settings, self.device.type)
         model = encoder.backbone.model
@@ -106,11 +114,11 @@ class ContrastiveObjective:
         queries = [example.query for example in examples]
         passages = [text for example in examples for text in example.passages]
         ids = self._prompted(queries, "query"), self._prompted(passages, "passage")
-        return {"batch": contrastive_batch(examples, *ids)}
+        bags = [*self.ebae.bags(queries, "query"), *self.ebae.bags(passages, "passage")] if self.ebae else ()
+        return {"batch": contrastive_batch(examples, *ids, bags)}
 
     def _prompted(self, texts: Sequence[str], side: Side) -> list[list[int]]:
-        prompt, most = self.encoder.reading(side)
-        limit = min(most, getattr(self.data, f"{side}_max_tokens") or most)
+        prompt, limit = self.encoder.reading(side)[0], _read_tokens(self.encoder, self.data)[side]
         return prompted_texts(self.encoder.backbone.tokenizer, texts, self.encoder.contract.ids, prompt, limit)
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
@@ -139,7 +147,14 @@ class ContrastiveObjective:
             )
         vectors = cache.represent(batches)
         with torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
-            loss, parts = self._loss_at_vectors(vectors, contrastive, vectors.detach() if guide is None else guide)
+            guide = vectors.detach() if guide is None else guide
+            if self.ebae is None:
+                loss, parts = self._loss_at_vectors(vectors, contrastive, guide)
+            else:
+                width, texts = self.encoder.dimension, torch.cat([contrastive.query_rows, contrastive.passage_rows])
+                loss, parts = self._loss_at_vectors(vectors[:, :width], contrastive, guide[:, :width])
+                pretext = self.ebae.loss(vectors[:, width:], texts, contrastive.bags)
+                parts, loss = {**parts, "loss_self": pretext}, loss + self.ebae.weight * pretext
         assert vectors.grad is not None
         gradients = vectors.grad
 
@@ -149,7 +164,9 @@ class ContrastiveObjective:
                 average_gradients(plain.parameters())
 
         loss.requires_grad_().register_hook(push_back)  # type: ignore[no-untyped-call]
-        return loss, {name: part.item() for name, part in parts.items()}
+        is_whole = sum(name.startswith("loss_") for name in parts) == 1
+        told = {name: part.item() for name, part in parts.items() if not (is_whole and name.startswith("loss_"))}
+        return loss, told
 
     def _loss_at_vectors(
         self, vectors: Tensor, batch: ContrastiveBatch, guide: Tensor
@@ -170,7 +187,7 @@ class ContrastiveObjective:
         # Passages of this process also get gradients from the queries of all others.
         pulls = sum_everywhere(joined.grad)  # type: ignore[arg-type]
         passages.backward(pulls[first : first + len(passages)])  # type: ignore[no-untyped-call]
-        means = {name: sum_everywhere(part) / process_count() for name, part in parts.items()} if len(parts) > 1 else {}
+        means = {name: sum_everywhere(part) / process_count() for name, part in parts.items()}
         if left_out is not None:
             means["false_negatives"] = sum_everywhere(left_out)
         return sum_everywhere(loss.detach().clone()) / process_count(), means
@@ -183,11 +200,13 @@ class ContrastiveObjective:
         return cosines(vectors[batch.query_rows.to(vectors.device)], passages)
 
     def _embed(self, model: Any, batch: PromptedBatch) -> Tensor:
+        """Return the vectors [B, D]; with EBAE, [B, D + S·D], the slots' states after them."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
             layers = self.encoder.contract.encoder.layers
             hidden = last_hidden_states(decoder(model), batch.input_ids.to(self.device), layers)
-        contract = self.encoder.contract
-        return pool(hidden, batch.lengths.to(self.device), contract.ids, contract.encoder.pooling, None)
+        contract, lengths = self.encoder.contract, batch.lengths.to(self.device)
+        vectors = pool(hidden, lengths, contract.ids, contract.encoder.pooling, None)
+        return vectors if self.ebae is None else torch.cat([vectors, self.ebae.states(hidden[-1], lengths)], dim=1)
 
     def validate(self, model: Any, held_out: Sequence[ValidationTask], batch_size: int) -> dict[str, float]:
         """Search the held-out queries with the current weights."""
@@ -227,10 +246,14 @@ def train_fine_tuning(
         raise ConfigError("prompts.repeat is for models as they are; choose other prompts to fine-tune")
     encoder = Encoder.from_backbone(backbone, *contract)
     _check_fits(config, encoder)
+    ebae = None
+    if config.pretext.weight:
+        ebae = Ebae(encoder, config.pretext, _read_tokens(encoder, config.data))
+        ebae.prepare(drawn)
     # The embedding rows of slot tokens are trained, new or not.
     slots = [name for names in slot_names(contract[0]).values() for name in names]
     trainable = make_trainable(backbone, config.model, slots, optimizer.seed)
-    objective = ContrastiveObjective(encoder, config.contrastive, config.data, mixed_precision=mixed)
+    objective = ContrastiveObjective(encoder, config.contrastive, config.data, ebae=ebae, mixed_precision=mixed)
     training = counted(len(drawn), "training query", "training queries")
     logger.info("%s, %d held out", training, len(task.queries) if task else 0)
     result = train(
@@ -241,6 +264,13 @@ def train_fine_tuning(
     )  # fmt: skip
     facts = result.facts(started) | {"training_queries": len(drawn), "best_step": result.best_step}
     return save_trained(encoder, trainable, work, facts=facts)
+
+
+def _read_tokens(encoder: Encoder, data: ExamplesSettings) -> dict[Side, int]:
+    """Return the most tokens that training reads of a text of each side."""
+    sides: tuple[Side, ...] = ("query", "passage")
+    most = {side: encoder.reading(side)[1] for side in sides}
+    return {side: min(limit, getattr(data, f"{side}_max_tokens") or limit) for side, limit in most.items()}
 
 
 def _load_backbone(settings: ModelSettings) -> Backbone:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llama2vec.config import EncoderSettings, ModelSettings
-from llama2vec.finetune.settings import ExamplesSettings
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
+from llama2vec.finetune.settings import ExamplesSettings, PretextSettings
 from llama2vec.records import TrainingExample
 
 
@@ -42,9 +42,10 @@ def make_objective(llama_folder: Path) -> Callable[..., Any]:
 
     def make(
         *, rank: int = 0, dropout: float = 0.0, folder: Path = llama_folder, encoder: EncoderSettings | None = None,
-        **settings: Any,
+        pretext: PretextSettings | None = None, prompts: PromptSettings | None = None, **settings: Any,
     ) -> tuple[Any, Any]:  # fmt: skip
         from llama2vec.config import LoraSettings
+        from llama2vec.finetune.ebae import Ebae
         from llama2vec.finetune.settings import ContrastiveSettings
         from llama2vec.finetune.train import ContrastiveObjective
         from llama2vec.model.backbone import load_backbone
@@ -59,12 +60,13 @@ def make_objective(llama_folder: Path) -> Callable[..., Any]:
         backbone = load_backbone(model)
         limits = {"query_max_tokens": 40, "passage_max_tokens": 60}
         made = Encoder.from_backbone(
-            backbone, settings=encoder or EncoderSettings(query_prompt="next", passage_prompt="self", **limits)
+            backbone, prompts, encoder or EncoderSettings(query_prompt="next", passage_prompt="self", **limits)
         )
+        ebae = Ebae(made, pretext, {"query": 40, "passage": 60}) if pretext else None
         trainable = make_trainable(backbone, model, [], seed=3).train()
         _wake_adapters(trainable)
         return trainable, ContrastiveObjective(
-            made, ContrastiveSettings(**{"temperature": 0.1, **settings}), ExamplesSettings()
+            made, ContrastiveSettings(**{"temperature": 0.1, **settings}), ExamplesSettings(), ebae=ebae
         )
 
     return make

@@ -120,13 +120,14 @@ STOP_WORD_LISTS = ("iso", "nltk", "none")
 """What may be named instead of a file of stop words."""
 
 
-def chosen_stop_words(choice: str, language: str) -> frozenset[str] | None:
+def chosen_stop_words(choice: str, language: str, *, key: str = "text.stop_words") -> frozenset[str] | None:
     """Return the stop words that a recipe chooses, as lower-case single words; None = every token counts.
 
     Args:
         choice: ``iso`` = stopwords-iso of the language, ``nltk`` = the English list of NLTK, ``none``, or a file with a
             word a line, in which ``#`` begins a comment.
         language: ISO 639-1 code, for ``iso``.
+        key: The setting that an error names.
 
     Raises:
         ConfigError: The file cannot be read, or holds no word.
@@ -141,11 +142,11 @@ def chosen_stop_words(choice: str, language: str) -> frozenset[str] | None:
     except (OSError, UnicodeDecodeError):
         lists = ", ".join(STOP_WORD_LISTS)
         raise ConfigError(
-            f"text.stop_words: {choice} is neither one of {lists} nor a file of UTF-8 text with one word a line"
+            f"{key}: {choice} is neither one of {lists} nor a file of UTF-8 text with one word a line"
         ) from None
     words = _parts(line.partition("#")[0] for line in lines)
     if not words:
-        raise ConfigError(f"text.stop_words: {choice} holds no word; write one a line, or choose none")
+        raise ConfigError(f"{key}: {choice} holds no word; write one a line, or choose none")
     return words
 
 
