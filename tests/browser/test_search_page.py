@@ -159,6 +159,16 @@ class Page:
         wait_until(lambda: name in self.texts("#modes button"))
         return next(button for button in self.all("#modes button") if button.text == name)
 
+    def computed(self, selector: str, name: str) -> str:
+        """Return a property of the first such element's style, as the browser computes it."""
+        script = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
+        return str(self.browser.execute_script(script, selector, name))
+
+    def contents(self, selector: str) -> list[str]:
+        """Return the texts of all elements as they are in the page, with their white space."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((element) => element.textContent)"
+        return list(self.browser.execute_script(script, selector))
+
     def focused(self) -> str:
         return str(self.browser.execute_script("return document.activeElement.innerText || document.activeElement.id"))
 
@@ -450,7 +460,9 @@ def documents(tmp_path: Path) -> Iterator[Serve]:
     query = PreparedQuery(encoder.contract_hash)
     searcher = Retriever(ExactIndex(store), query, bm25=Bm25Index.build(passages))
     with services() as start:
-        yield lambda **more: start(encoder=encoder, searcher=searcher, query=query, files=str(files), **more)
+        yield lambda **more: start(
+            **{"encoder": encoder, "searcher": searcher, "query": query, "files": str(files), **more}
+        )
 
 
 def test_a_document_is_one_hit_whose_other_places_open_in_their_surroundings(page: Page, documents: Serve) -> None:
@@ -520,7 +532,7 @@ def test_the_document_opens_in_a_tab_as_text_and_runs_nothing(page: Page, docume
     page.open(f"{documents().url}/?q=soft+wool&mode=bm25")
     page.status("by BM25")
     first = page.browser.current_window_handle
-    page.one(".id a").click()
+    page.one(".title a").click()
     wait_until(lambda: len(page.browser.window_handles) == 2)
     page.browser.switch_to.window(next(handle for handle in page.browser.window_handles if handle != first))
     try:
@@ -540,6 +552,238 @@ def test_the_keyboard_reaches_every_part_of_a_hit(page: Page, documents: Serve) 
     for _ in range(4):
         page.press(Keys.TAB)
         seen.append(page.focused())
-    assert seen == ["guide/llama.md:3", "line 1", "In its document", "Why this hit"]
+    assert seen == ["Guide › Animals", "line 1", "In its document", "Why this hit"]
     page.press(Keys.ENTER)
     wait_until(lambda: page.texts(".why li") == ["llama"])
+
+
+def of_document(document: str, texts: Sequence[str], title: str = "", between: str = "\n") -> list[Passage]:
+    """Return the passages of a document, whose text they are together."""
+    passages, begin, line = [], 0, 1
+    for number, text in enumerate(texts, start=1):
+        last = line + text.count("\n")
+        place = Place(document, begin, begin + len(text), line, last)
+        passages.append(Passage(f"{document}#{number}", text, title, place))
+        begin, line = begin + len(text) + len(between), last + between.count("\n")
+    return passages
+
+
+@pytest.fixture
+def serve_passages(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Return a function that serves passages."""
+    encoder = TopicEncoder()
+    with services() as start:
+
+        def run(passages: Sequence[Passage], **more: Any) -> Running:
+            store = write_store(lambda: iter(passages), encoder, tmp_path / "store", source={})
+            query = PreparedQuery(encoder.contract_hash)
+            searcher = Retriever(ExactIndex(store), query, bm25=Bm25Index.build(passages))
+            return start(encoder=encoder, searcher=searcher, query=query, **more)
+
+        yield run
+
+
+CODE = (
+    "def carry(load):\n    # A llama carries a load of 25 to 30 percent of its own weight and no more than that.\n"
+    "    if load > 0.3:\n        raise ValueError('too much for a llama')\n\n    return load"
+    "\n\n\ndef rest(hours):\n    # It lies down when it has carried enough and waits.\n    return sleep(hours)",
+    "def wool():\n    # Soft, fine and warm; it is shorn once in two years and sold by its weight and its color.\n"
+    "    for hair in fleece:\n        yield hair\n\n\n",
+)
+
+
+def test_source_code_keeps_its_indentation(page: Page, serve_passages: Callable[..., Running]) -> None:
+    passages = [*of_document("tool.py", CODE), *of_document("guide.md", ["A llama carries a load."])]
+    page.open(f"{serve_passages(passages).url}/?q=llama+load+weight&mode=bm25")
+    page.status("2 documents by BM25")
+    page.one(".open").click()
+    assert page.contents(".hit .text")[0] == CODE[0]
+    assert page.computed(".hit .text", "white-space-collapse") == "preserve"
+    assert "mono" in page.computed(".hit .text", "font-family")
+    assert "mono" not in page.computed(".hit:last-child .text", "font-family")
+    page.one(".in-document").click()
+    wait_until(lambda: page.contents(".context p:not(.where)") == [CODE[0], CODE[1].rstrip()])
+    assert page.computed(".context .here", "white-space-collapse") == "preserve"
+    assert "mono" in page.computed(".context .here", "font-family")
+
+
+def test_a_short_passage_is_shown_with_its_lines(page: Page, serve_passages: Callable[..., Running]) -> None:
+    passages = of_document("list.md", ["- llama\n  - wool\n  - loads"])
+    page.open(f"{serve_passages(passages).url}/?q=llama&mode=bm25")
+    page.status("1 document by BM25")
+    assert page.contents(".hit .text") == ["- llama\n  - wool\n  - loads"]
+    assert page.all(".open") == []
+
+
+def test_text_that_runs_from_right_to_left_is_laid_out_so(page: Page, serve_passages: Callable[..., Running]) -> None:
+    passages = [
+        *of_document("arabic.md", ["صوف اللاما ناعم.", "يعيش في الجبال."], "اللاما"),
+        *of_document("b.md", ["The wool."], "Wool"),
+    ]
+    page.open(serve_passages(passages).url)
+    page.mode("BM25").click()
+    assert page.computed("#question", "direction") == "ltr"
+    page.ask("صوف", "1 document by BM25")
+    page.one(".in-document").click()
+    wait_until(lambda: len(page.all(".context .near")) == 1)
+    for part in ("#question", ".title", ".text", ".context .here", ".context .near"):
+        assert page.computed(part, "direction") == "rtl", part
+        assert page.computed(part, "text-align") == "start", part
+    page.ask("wool", "1 document by BM25")
+    assert [page.computed(part, "direction") for part in ("#question", ".title", ".text")] == ["ltr"] * 3
+
+
+def test_arrow_keys_go_on_from_wherever_the_focus_is_in_a_hit(page: Page, serve: Serve) -> None:
+    page.open(f"{serve().url}/?q=camelid+wool")
+    page.status("by Hybrid")
+    place = "return [...document.querySelectorAll('.hit')].indexOf(document.activeElement)"
+    for key, row in ((Keys.ARROW_DOWN, 3), (Keys.ARROW_UP, 1)):
+        page.browser.execute_script("document.querySelectorAll('.hit')[2].querySelector('.reasons').focus()")
+        page.press(key)
+        assert page.browser.execute_script(place) == row
+
+
+def test_arrow_keys_scroll_a_document_that_is_open(page: Page, serve_passages: Callable[..., Running]) -> None:
+    lines = "\n".join(f"The llama carries load {number}." for number in range(60))
+    page.open(f"{serve_passages(of_document('a.md', [lines, lines])).url}/?q=llama&mode=bm25")
+    page.status("1 document by BM25")
+    page.one(".in-document").click()
+    wait_until(lambda: len(page.all(".context .here")) == 1)
+    assert page.accessibility_problems() == []
+    assert page.one(".context").get_attribute("aria-label") == "In its document: a.md:1"
+    page.browser.execute_script("document.querySelector('.context').focus()")
+    page.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    wait_until(lambda: page.browser.execute_script("return document.querySelector('.context').scrollTop") > 0)
+    assert page.browser.execute_script("return document.activeElement.className") == "context"
+
+
+def test_either_the_whole_text_or_the_document_is_open(page: Page, serve_passages: Callable[..., Running]) -> None:
+    long = "The llama carries loads. " * 20 + "Then it rests."
+    page.open(f"{serve_passages(of_document('a.md', [long, 'It sleeps.'])).url}/?q=llama&mode=bm25")
+    page.status("1 document by BM25")
+    button, document, before = page.one(".open"), page.one(".in-document"), page.texts(".hit .text")
+    document.click()
+    wait_until(lambda: len(page.all(".context .here")) == 1)
+    button.click()
+    assert page.texts(".hit .text") == [long]
+    assert page.one(".text").is_displayed()
+    assert not page.one(".context").is_displayed()
+    assert (button.get_attribute("aria-expanded"), document.get_attribute("aria-expanded")) == ("true", "false")
+    document.click()
+    assert page.one(".context").is_displayed()
+    assert not page.one(".text").is_displayed()
+    assert (button.get_attribute("aria-expanded"), document.get_attribute("aria-expanded")) == ("false", "true")
+    document.click()
+    assert page.texts(".hit .text") == before
+
+
+def test_a_title_is_a_link_where_the_document_can_be_opened_and_else_text(page: Page, documents: Serve) -> None:
+    page.open(f"{documents().url}/?q=soft+wool+llama&mode=bm25")
+    page.status("2 documents by BM25")
+    assert page.one(".hit .title a").get_attribute("href").split("#")[0].endswith("/files/guide/llama.md")
+    page.open(f"{documents(files=None).url}/?q=soft+wool+llama&mode=bm25")
+    page.status("2 documents by BM25")
+    assert page.texts(".hit .title") == ["Guide › Animals", "old.pdf:7"]
+    assert page.all(".title a, .title button") == []
+
+
+def test_a_question_that_is_cut_is_told(page: Page, serve: Serve) -> None:
+    page.open(serve().url)
+    page.mode("Hybrid")
+    # Typing so much takes long.
+    page.browser.execute_script("at('question').value = 'llama '.repeat(300); search({ meant: true })")
+    page.status("to search). Only the beginning of the question was read.")
+    page.one("#compare").click()
+    page.status("BM25: ")
+    assert page.texts("#status")[0].endswith(". Only the beginning of the question was read.")
+    page.ask("llama", "BM25: ")
+    assert "beginning" not in page.texts("#status")[0]
+
+
+def test_a_full_list_says_so_and_goes_on(page: Page, serve_passages: Callable[..., Running]) -> None:
+    passages = [one for number in range(12) for one in of_document(f"{number}.md", [f"Llama number {number}."])]
+    url = serve_passages(passages, max_depth=30).url
+    page.open(f"{url}/?q=llama&mode=bm25")
+    page.status("First 10 documents by BM25")
+    assert page.one("#deeper").text == "Show more"
+    assert page.accessibility_problems() == []
+    page.one("#deeper").click()
+    page.status("12 documents by BM25")
+    assert not page.texts("#status")[0].startswith("First")
+    assert page.browser.current_url.endswith("?q=llama&mode=bm25&depth=30")
+    assert not page.one("#deeper").is_displayed()
+    # The keyboard goes on at the first hit that is new.
+    wait_until(lambda: page.focused().startswith("11"))
+    page.browser.refresh()
+    page.status("12 documents by BM25")
+    page.browser.back()
+    page.status("First 10 documents by BM25")
+    page.browser.forward()
+    page.status("12 documents by BM25")
+    page.ask("number", "First 10 documents by BM25")
+    assert "depth" not in page.browser.current_url
+
+
+def test_a_list_is_never_longer_than_the_service_allows(page: Page, serve_passages: Callable[..., Running]) -> None:
+    passages = [one for number in range(14) for one in of_document(f"{number}.md", [f"Llama number {number}."])]
+    page.open(f"{serve_passages(passages, max_depth=12).url}/?q=llama&mode=bm25")
+    page.status("First 10 documents by BM25")
+    page.one("#deeper").click()
+    page.status("First 12 documents by BM25")
+    assert not page.one("#deeper").is_displayed()
+    page.open(f"{serve_passages(passages, max_depth=3).url}/?q=llama&mode=bm25")
+    page.status("First 3 documents by BM25")
+    assert not page.one("#deeper").is_displayed()
+
+
+def test_all_places_of_a_document_can_be_shown(page: Page, serve_passages: Callable[..., Running]) -> None:
+    page.open(f"{serve_passages(of_document('a.md', ['The llama.'] * 10)).url}/?q=llama&mode=bm25")
+    page.status("1 document by BM25")
+    assert len(page.all(".more button")) == 7
+    rest = page.one(".more .rest")
+    assert rest.text == "and 3 more"
+    rest.click()
+    assert len(page.all(".more button")) == 9
+    assert page.all(".more .rest") == []
+    assert page.focused() == page.texts(".more button")[6]
+    page.all(".more button")[8].click()
+    wait_until(lambda: len(page.all(".context .here")) == 1)
+
+
+def test_with_forced_colors_everything_can_still_be_seen(page: Page, serve: Serve) -> None:
+    forced = {"features": [{"name": "forced-colors", "value": "active"}]}
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", forced)
+    try:
+        page.open(f"{serve().url}/?q=camelid+wool")
+        page.status("by Hybrid")
+        ground = page.computed("body", "background-color")
+        assert page.computed(".modes [aria-pressed=true]", "background-color") != ground
+        assert page.computed(".modes [aria-pressed=false]", "background-color") in (ground, "rgba(255, 255, 255, 0)")
+        assert page.computed(".bar-of-score i", "background-color") != ground
+        assert page.computed("mark", "background-color") != ground
+        assert page.computed("#form button", "border-top-style") == "solid"
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_page_that_opens_while_the_model_loads_says_so_and_gets_its_modes(page: Page, serve: Serve) -> None:
+    go_on = threading.Event()
+    page.open(serve(wait=False, load=lambda: go_on.wait(20)).url)
+    wait_until(lambda: page.texts("#status") == ["The model is loading…"])
+    assert page.all("#modes button") == []
+    go_on.set()
+    page.mode("Hybrid")
+    assert page.texts("#status") == [""]
+
+
+def test_a_passage_inside_a_line_begins_with_an_ellipsis(page: Page, serve_passages: Callable[..., Running]) -> None:
+    sentences = ["The llama carries loads.", "Its wool is soft.", "It sleeps."]
+    page.open(f"{serve_passages(of_document('a.md', sentences, between=' ')).url}/?q=soft+wool&mode=bm25")
+    page.status("1 document by BM25")
+    assert page.texts(".hit .text") == ["…Its wool is soft."]
+    assert page.all(".open") == []
+    page.ask("sleeps", "1 document by BM25")
+    page.one(".in-document").click()
+    wait_until(lambda: page.texts(".context p:not(.where)") == ["…Its wool is soft.", "It sleeps."])
+    page.ask("llama", "1 document by BM25")
+    assert page.texts(".hit .text") == ["The llama carries loads."]

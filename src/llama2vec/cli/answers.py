@@ -143,7 +143,7 @@ def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
     """Print hits: rank, score, place and title, the part that shows why, and further places of the document."""
     from rich.text import Text
 
-    from llama2vec.retrieve.search.hits import evidence, location, snippet
+    from llama2vec.retrieve.search.hits import evidence, excerpt, location
 
     console = _console()
     for hit in hits:
@@ -152,7 +152,7 @@ def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
         head.append(place, style=_linked("cyan", hit, folder))
         if hit.passage.title:
             head.append("  ").append(printable(hit.passage.title), style="bold")
-        shown = printable(snippet(hit.passage.text, question))
+        shown = printable(excerpt(hit, question))
         part = Text(shown)
         for begin, end in evidence(shown, question):
             part.stylize("bold yellow", begin, end)

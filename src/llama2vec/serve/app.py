@@ -48,7 +48,7 @@ from llama2vec.serve.service import Service
 from llama2vec.serve.settings import ServeSettings
 
 _PAGE = Path(__file__).parent / "page"
-_PageFile = Literal["index.html", "page.css", "page.js", "hits.js", "evidence.js", "icon.svg"]
+_PageFile = Literal["index.html", "page.css", "page.js", "keys.js", "hits.js", "evidence.js", "icon.svg"]
 
 
 def create_app(

@@ -21,8 +21,8 @@ from llama2vec.serve.settings import ServeSettings
 logger = logging.getLogger(__name__)
 
 OPEN_PATHS = (
-    "/", "/healthz", "/openapi.json", "/page/page.css", "/page/page.js", "/page/hits.js", "/page/evidence.js",
-    "/page/icon.svg",
+    "/", "/healthz", "/openapi.json", "/page/page.css", "/page/page.js", "/page/keys.js", "/page/hits.js",
+    "/page/evidence.js", "/page/icon.svg",
 )  # fmt: skip
 """Paths that need no token: the page is the same for all and holds no data; it asks people for their token."""
 

@@ -161,7 +161,7 @@ class FoundPassage(BaseModel):
 
     ``location`` reads ``file:page:line``, and ``spot`` says where in the document in short; ``row`` is the passage's
     number in the store; ``file`` is the address of its document, where documents are served; ``more`` has the other
-    passages of the document, where hits are grouped.
+    passages of the document, where hits are grouped; ``continues`` tells that the passage begins inside a line.
     """
 
     rank: int
@@ -170,6 +170,7 @@ class FoundPassage(BaseModel):
     title: str
     text: str
     snippet: str
+    continues: bool
     location: str
     spot: str
     row: int
@@ -183,7 +184,9 @@ class SearchAnswer(BaseModel):
     """Passages, best first; ``took_ms`` runs from request to answer, queueing included.
 
     ``encode_ms`` of it passed until the model's vector of the question was there, ``search_ms`` until the passages were
-    found. ``quick`` tells that a query table stood in for the model, which ranks better: ask again without it.
+    found. ``quick`` tells that a query table stood in for the model, which ranks better: ask again without it. ``cut``
+    tells that only the beginning of the question was read. ``hits`` has at most ``depth`` of them, and a search can ask
+    for up to ``max_depth``.
     """
 
     query: str
@@ -194,6 +197,9 @@ class SearchAnswer(BaseModel):
     encode_ms: float | None
     search_ms: float
     quick: bool = False
+    cut: bool = False
+    depth: int
+    max_depth: int
     hits: list[FoundPassage]
 
 
@@ -213,10 +219,14 @@ class NearPassage(BaseModel):
 
 
 class Context(BaseModel):
-    """A passage in its document: consecutive passages, of which ``asked`` (from 0) is the one that was asked for."""
+    """A passage in its document: consecutive passages, of which ``asked`` (from 0) is the one that was asked for.
+
+    ``continues`` tells that the first of them begins inside a line.
+    """
 
     passages: list[NearPassage]
     asked: int
+    continues: bool
 
 
 class MatchingWord(BaseModel):

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from llama2vec.errors import ModelError
 from llama2vec.records import Passage
-from llama2vec.retrieve.search.hits import Hit, as_row, location, neighbors
+from llama2vec.retrieve.search.hits import Hit, as_row, continues_line, location, neighbors
 from llama2vec.retrieve.search.opened import OpenedIndex
 from llama2vec.serve.answering import cut_header, described_errors, loaded, unless_gone
 from llama2vec.serve.files import CorpusFiles, headers_of, pieces, size_of
@@ -68,7 +68,8 @@ def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: Cor
         return SearchAnswer(
             query=asked.q, mode=mode, modes=list(modes), where=asked.where, took_ms=round(took_ms, 2),
             encode_ms=None if found.encode_ms is None else round(found.encode_ms, 2),
-            search_ms=round(found.search_ms, 2), quick=found.quick, hits=found.hits,
+            search_ms=round(found.search_ms, 2), quick=found.quick, cut=found.cut > 0,
+            depth=asked.depth, max_depth=service.settings.max_depth, hits=found.hits,
         )  # fmt: skip
 
     @app.get("/search", dependencies=secured, responses=responses)
@@ -103,13 +104,13 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
     ) -> Context:
         """Return a passage with those before and after it in its document, as far as ``reach``."""
         loaded(service)
-        reading = service.read(lambda opened: (_asked_for(opened, row, id).id, neighbors(opened.store, row, reach)))
+        reading = service.read(lambda opened: _near(opened, row, id, reach))
         try:
-            asked, near = await unless_gone(request, reading, service.settings)
+            near, asked, continues = await unless_gone(request, reading, service.settings)
         except IndexError:
             raise _unknown_row() from None
         passages = [NearPassage(id=one.id, title=one.title, text=one.text, location=location(one)) for one in near]
-        return Context(passages=passages, asked=[one.id for one in near].index(asked))
+        return Context(passages=passages, asked=asked, continues=continues)
 
     @app.get("/explain", dependencies=secured, responses=responses)
     async def explain(request: Request, q: question, row: _Row, id: _Id = None) -> Reasons:  # type: ignore[valid-type]
@@ -163,6 +164,14 @@ def _asked_for(opened: OpenedIndex, row: int, id: str | None) -> Passage:
     if id not in (None, passage.id):
         raise IndexError(f"row {row} is another passage now")
     return passage
+
+
+def _near(opened: OpenedIndex, row: int, id: str | None, reach: int) -> tuple[list[Passage], int, bool]:
+    """Return a passage among its neighbors, its number among them, and whether the first begins inside a line."""
+    asked, near = _asked_for(opened, row, id), neighbors(opened.store, row, reach)
+    place = [one.id for one in near].index(asked.id)
+    before = row - place - 1
+    return near, place, continues_line(near[0], opened.store.passage(before) if before >= 0 else None)
 
 
 def _unknown_row() -> Problem:

@@ -75,6 +75,11 @@ def test_an_answer_names_place_title_snippet_and_the_other_places(capsys: pytest
     ]
 
 
+def test_a_passage_inside_a_line_begins_with_an_ellipsis(capsys: pytest.CaptureFixture[str]) -> None:
+    show([Hit(1, 1.0, MANUAL, continues=True), Hit(2, 0.5, MANUAL)], QUESTION, None)
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()[1::2]] == ["…The stall.", "The stall."]
+
+
 def test_many_other_places_are_counted() -> None:
     more = tuple(hits(*(Passage(f"x#{page}", "t", place=Place("x", 0, 1, page=page)) for page in range(1, 10))))
     assert also(Hit(1, 1.0, MANUAL, more=more)) == "also: p. 1, p. 2, p. 3, p. 4, p. 5, …"
@@ -119,6 +124,7 @@ def test_json_holds_everything_about_each_hit(capsys: pytest.CaptureFixture[str]
         "hits": [{
             "rank": 1, "id": "guide.md#2", "score": 0.5, "title": "Guide › Wings",
             "text": "A fence on the wing\ndelayed the stall.", "snippet": "A fence on the wing delayed the stall.",
+            "continues": False,
             "location": "guide.md:8", "spot": "line 7", "row": 3, "fields": {"year": 2020},
             "place": {
                 "document": "guide.md", "begin": 10, "end": 48, "first_line": 7, "last_line": 8, "page": None,

@@ -100,6 +100,45 @@ def test_rows_that_take_long_to_make_hold_up_nobody_else(service: Running, monke
     assert statuses == [200]
 
 
+def test_an_answer_says_whether_the_question_was_cut_and_how_many_hits_there_can_be(service: Running) -> None:
+    long = "llama " * 300
+    for mode, text, cut in (
+        ("dense", long, True),
+        ("hybrid", long, True),
+        ("dense", "llama", False),
+        ("bm25", long, False),
+    ):
+        answer = service.client.post("/search", json={"q": text, "mode": mode, "depth": 2}).json()
+        assert answer["cut"] is cut
+        assert (answer["depth"], answer["max_depth"], len(answer["hits"])) == (2, 100, 2)
+    assert service.client.get("/search", params={"q": "llama"}).json()["depth"] == 10
+
+
+def test_passages_inside_a_line_are_told_apart(tmp_path: Path) -> None:
+    sentences = ("The llama carries.", "Its wool is soft.", "It lives in herds.")
+    text = " ".join(sentences)
+    passages = [
+        Passage(f"a.md#{n}", one, place=Place("a.md", text.index(one), text.index(one) + len(one), 1, 1))
+        for n, one in enumerate(sentences)
+    ]
+    encoder = StandInEncoder()
+    encoder.encode_passages = lambda ps: encoder.encode([p.full_text for p in ps], "passage")  # type: ignore[attr-defined]
+    with services() as start:
+        store = write_store(lambda: passages, encoder, tmp_path / "store", source={})  # type: ignore[arg-type]
+        query = PreparedQuery(encoder.contract_hash)
+        searcher = Retriever(ExactIndex(store), query, bm25=Bm25Index.build(passages))
+        client = start(encoder=encoder, searcher=searcher, query=query).client
+        hits = client.get("/search", params={"q": "llama wool", "mode": "bm25"}).json()["hits"]
+        assert {hit["row"]: (hit["continues"], hit["snippet"]) for hit in hits} == {
+            0: (False, "The llama carries."), 1: (True, "…Its wool is soft."),
+        }  # fmt: skip
+        assert [client.get("/context", params={"row": row}).json()["continues"] for row in (0, 1, 2)] == [
+            False,
+            False,
+            True,
+        ]
+
+
 def test_the_time_of_encoding_is_told_apart(service: Running) -> None:
     answer = service.client.get("/search", params={"q": "llama", "mode": "dense"}).json()
     assert 0 < answer["encode_ms"] + answer["search_ms"] <= answer["took_ms"]
@@ -147,6 +186,7 @@ def test_a_passage_is_shown_with_its_neighbors(service: Running) -> None:
     ]
     alone = service.client.get("/context", params={"row": 3, "reach": 20}).json()
     assert [one["location"] for one in alone["passages"]] == ["old.md:3"]
+    assert (near["continues"], alone["continues"]) == (False, False)
     assert service.client.get("/context", params={"row": 1, "reach": 0}).json()["asked"] == 0
     # A row that another passage has since the index was replaced is not shown as the one that was found.
     assert service.client.get("/context", params={"row": 1, "id": "guide.md#2"}).json() == near

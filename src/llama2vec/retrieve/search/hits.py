@@ -42,6 +42,7 @@ class Hit:
     passage: Passage  # With title and text
     row: int = -1  # Its row in the store
     more: tuple[Hit, ...] = ()  # Further passages of the same document, best first, where hits are grouped
+    continues: bool = False  # Whether the passage begins inside a line of its document
 
 
 def grouped(hits: Sequence[Hit], depth: int | None = None, near: int | None = None) -> list[Hit]:
@@ -64,6 +65,33 @@ def grouped(hits: Sequence[Hit], depth: int | None = None, near: int | None = No
         replace(best, rank=rank, more=tuple(other for other in others if near is None or other.rank <= near))
         for rank, (best, *others) in enumerate(found, start=1)
     ]
+
+
+def with_beginnings(store: VectorStore, hits: Sequence[Hit]) -> list[Hit]:
+    """Return hits that say whether they begin inside a line of their document, by the passages before them."""
+    rows = [hit.row - 1 for hit in hits if hit.row > 0 and hit.passage.place]
+    before = dict(zip(rows, store.passages(rows), strict=True))
+    return [replace(hit, continues=continues_line(hit.passage, before.get(hit.row - 1))) for hit in hits]
+
+
+def continues_line(passage: Passage, before: Passage | None) -> bool:
+    """Return whether a passage begins inside a line of its document; ``before`` stands before it in the store.
+
+    >>> from llama2vec.records import Place
+    >>> first = Passage("a#1", "One llama.", place=Place("a", 0, 10, 1, 1))
+    >>> continues_line(Passage("a#2", "Two llamas.", place=Place("a", 11, 22, 1, 1)), first)
+    True
+    >>> continues_line(Passage("a#2", "Two llamas.", place=Place("a", 11, 22, 2, 2)), first)
+    False
+    """
+    here, there = passage.place, before.place if before else None
+    if before is None or here is None or there is None or (here.document, here.page) != (there.document, there.page):
+        return False
+    shared = there.end - here.begin
+    if shared > 0:
+        ahead = before.text[: max(0, len(before.text) - shared)]
+        return bool(ahead.rpartition("\n")[2].strip())
+    return here.first_line is not None and here.first_line == there.last_line
 
 
 def neighbors(store: VectorStore, row: int, reach: int = 1) -> list[Passage]:
@@ -148,7 +176,8 @@ def as_row(hit: Hit, question: str) -> dict[str, Any]:
         "score": hit.score,
         "title": passage.title,
         "text": passage.text,
-        "snippet": snippet(passage.text, question),
+        "snippet": excerpt(hit, question),
+        "continues": hit.continues,
         "location": location(passage, question),
         "spot": spot(passage),
         "row": hit.row,
@@ -242,6 +271,12 @@ _telling_words = lru_cache(maxsize=4)(TellingWords)
 def _stems(word: str, shortest: int) -> list[str]:
     """Return a word and its beginnings that lack only an ending, of at least ``shortest`` letters."""
     return [word[:letters] for letters in range(max(shortest, len(word) - _LONGEST_ENDING), len(word))] + [word]
+
+
+def excerpt(hit: Hit, question: str) -> str:
+    """Return the :func:`snippet` of a hit; an ellipsis also stands before the beginning of a passage inside a line."""
+    part = snippet(hit.passage.text, question)
+    return f"…{part}" if hit.continues and not part.startswith("…") else part
 
 
 def snippet(text: str, query: str, width: int = 240) -> str:

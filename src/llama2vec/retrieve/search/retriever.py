@@ -29,7 +29,7 @@ from llama2vec.retrieve.index.filters import PassageFields
 from llama2vec.retrieve.index.folder import build_index
 from llama2vec.retrieve.index.lexical import Bm25Index
 from llama2vec.retrieve.search.fusion import FUSED_DEPTH, Fusion, Mode
-from llama2vec.retrieve.search.hits import Hit, grouped
+from llama2vec.retrieve.search.hits import Hit, grouped, with_beginnings
 from llama2vec.retrieve.search.opened import EncoderOfStore, OpenedIndex, QueryEncoder
 from llama2vec.retrieve.search.texts import as_passages, as_queries, as_question, check_distinct, check_ways
 from llama2vec.retrieve.store.reader import Vectors, VectorStore, store_passages
@@ -289,10 +289,10 @@ class Retriever:
                 ranked = zip(shown, opened.index.store.passages(rows), rows, strict=True)
                 found = [Hit(rank, score, passage, row) for rank, (score, passage, row) in enumerate(ranked, start=1)]
                 if not group:
-                    return found
+                    return with_beginnings(opened.index.store, found)
                 documents = grouped(found, depth, near)
                 if len(documents) == depth or len(found) < reach:
-                    return documents
+                    return with_beginnings(opened.index.store, documents)
                 reach *= _PER_DOCUMENT
 
         return self.on_present(search)

@@ -3,6 +3,18 @@
 
 const MOST_MORE = 6;
 const REACHES = [1, 3, 8, 20];
+// As the reader of documents has them.
+const CODE = new Set(
+  ("py pyi pyx ipy c h cc cpp cxx hh hpp hxx m mm cs java kt kts scala groovy go rs swift js mjs cjs jsx ts tsx vue php rb " +
+   "pl pm lua r jl hs ml mli fs clj lisp el erl ex exs dart zig nim sh bash zsh fish ps1 bat sql asm s v vhd f f90 f95 for " +
+   "pas d ada adb ads cmake mk gradle tf proto thrift graphql toml yaml yml ini cfg conf properties").split(" "));
+
+const isCode = (hit) => CODE.has(/\.([^./]+)$/.exec(hit.place?.document ?? "")?.[1].toLowerCase());
+// Lines that are empty before and after a text; its first line keeps its indentation.
+const withoutBlankEnds = (text) => text.replace(/^(?:[^\S\n]*\n)+/, "").trimEnd();
+const flat = (text) => text.normalize("NFC").trim().replace(/\s+/g, " ");
+// An ellipsis tells that a passage begins inside a line.
+const wholeText = (hit) => (hit.continues ? "…" : "") + withoutBlankEnds(hit.text);
 
 // Ranks of the passage in the other columns.
 function othersWith(hit, answer) {
@@ -17,39 +29,54 @@ function hitOf(hit, answer, best, others) {
   const part = (name) => item.querySelector(`.${name}`);
   const words = wordsOf(answer.query);
   part("rank").textContent = `${hit.rank}`;
-  highlight(part("title"), hit.title || hit.location, words);
+  item.classList.toggle("code", isCode(hit));
+  showTitle(part("title"), hit, words);
   part("score").textContent = hit.score.toFixed(hit.score < 10 ? 3 : 1);
   part("score").title = "Score";
   part("bar-of-score").firstElementChild.style.width = `${best > 0 ? Math.max(2, (100 * hit.score) / best) : 100}%`;
-  showPlace(part("id"), hit);
-  highlight(part("text"), hit.snippet, words);
+  part("id").textContent = hit.title ? hit.location : "";
   part("also").hidden = !others.length;
   part("also").textContent = `also ${others.join(", ")}`;
   showMore(item, hit, words);
   showSteps(item, hit, answer, words);
-  const button = part("open");
-  if (hit.snippet === hit.text.trim().replace(/\s+/g, " ")) {
-    button.removeAttribute("aria-expanded"); // the whole text is visible already
-    return item;
-  }
-  button.addEventListener("click", () => {
-    const open = button.getAttribute("aria-expanded") !== "true";
-    button.setAttribute("aria-expanded", String(open));
-    highlight(part("text"), open ? hit.text : hit.snippet, words);
-  });
+  showText(item, hit, words);
   return item;
+}
+
+// The snippet, which a button replaces by the whole text where that is longer. The whole text closes the document.
+function showText(item, hit, words) {
+  const text = item.querySelector(".text");
+  const button = item.querySelector(".open");
+  if (hit.snippet === flat(wholeText(hit))) {
+    button.remove();
+    highlight(text, wholeText(hit), words); // with its lines, which the snippet lacks
+    return;
+  }
+  const show = (open) => {
+    button.setAttribute("aria-expanded", String(open));
+    highlight(text, open ? wholeText(hit) : hit.snippet, words);
+  };
+  show(false);
+  button.addEventListener("click", () => {
+    for (const one of item.querySelectorAll(".more button")) one.setAttribute("aria-pressed", "false");
+    showContext(item, null, words);
+    show(button.getAttribute("aria-expanded") !== "true");
+  });
+  // Opening the document sends this event: the text is not shown beside it, and would be open when it closes.
+  item.addEventListener("reading", () => show(false));
 }
 
 // ---- the document
 
-function showPlace(element, hit) {
+function showTitle(element, hit, words) {
   if (!hit.file) {
-    element.textContent = hit.title ? hit.location : "";
+    highlight(element, hit.title || hit.location, words);
     return;
   }
   const link = Object.assign(document.createElement("a"), {
-    href: hit.file + fragmentOf(hit), target: "_blank", rel: "noopener", textContent: hit.location,
+    href: hit.file + fragmentOf(hit), target: "_blank", rel: "noopener",
   });
+  highlight(link, hit.title || hit.location, words);
   link.title = "Open the document in a new tab";
   link.addEventListener("click", (event) => {
     if (!sessionStorage.getItem(TOKEN)) return;
@@ -86,7 +113,7 @@ function showMore(item, hit, words) {
     if (!places.has(other.spot) && other.spot !== hit.spot) places.set(other.spot, other);
   }
   line.hidden = !places.size;
-  const buttons = [...places.values()].slice(0, MOST_MORE).map((other) => {
+  const buttons = [...places.values()].map((other) => {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: other.spot });
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => {
@@ -96,8 +123,15 @@ function showMore(item, hit, words) {
     });
     return button;
   });
-  const rest = places.size - buttons.length;
-  line.replaceChildren("also ", ...buttons, rest > 0 ? ` and ${rest} more` : "");
+  const rest = buttons.splice(MOST_MORE);
+  line.replaceChildren("also ", ...buttons);
+  if (!rest.length) return;
+  const all = Object.assign(document.createElement("button"), { type: "button", className: "rest", textContent: `and ${rest.length} more` });
+  all.addEventListener("click", () => {
+    all.replaceWith(...rest);
+    rest[0].focus();
+  });
+  line.append(all);
 }
 
 async function showContext(item, passage, words, step = 0) {
@@ -108,6 +142,7 @@ async function showContext(item, passage, words, step = 0) {
   button?.setAttribute("aria-expanded", String(Boolean(passage) && Number(button.dataset.row) === row));
   item.classList.toggle("reading", Boolean(passage));
   if (!passage) return;
+  item.dispatchEvent(new Event("reading"));
   box.dataset.row = row;
   if (!box.childElementCount) box.textContent = "Opening…";
   try {
@@ -117,12 +152,14 @@ async function showContext(item, passage, words, step = 0) {
     const parts = near.passages.map((one, place) => {
       const part = document.createElement("p");
       part.className = place === near.asked ? "here" : "near";
-      highlight(part, one.text.trim(), words);
+      part.dir = "auto";
+      highlight(part, (near.continues && !place ? "…" : "") + withoutBlankEnds(one.text), words);
       return part;
     });
     const heading = document.createElement("p");
     heading.className = "where";
     heading.textContent = near.passages[near.asked].location;
+    box.setAttribute("aria-label", `In its document: ${heading.textContent}`);
     box.replaceChildren(heading, ...parts);
     if (step < REACHES.length - 1 && near.passages.length > 1) {
       const wider = Object.assign(document.createElement("button"), { type: "button", textContent: "More around it" });

@@ -2,22 +2,26 @@
 "use strict";
 
 const NAMES = { dense: "Dense", bm25: "BM25", hybrid: "Hybrid" };
-const DEPTH = 10;
+const DEPTHS = [10, 30, 100, 300, 1000];
 const PAUSE_MS = 350;
 const QUICK_PAUSE_MS = 40;
 const RETRY_MS = 3000;
+const MEET_MS = 1000;
+const LOADING = "The model is loading…";
 const TOKEN = "llama2vec token";
 const at = (id) => document.getElementById(id);
-const state = { question: "", where: "", modes: [], compare: false, own: "", available: [], quick: false, met: false, asked: 0, stop: null, answers: [] };
+const state = { question: "", where: "", depth: 0, modes: [], compare: false, own: "", available: [], quick: false, met: false, loading: false, asked: 0, stop: null, answers: [] };
 let pause = 0;
 let retry = 0;
+let meeting = 0;
 
 // ---- the address
 
 function readAddress() {
   const address = new URLSearchParams(location.search);
-  state.question = address.get("q") ?? "";
-  state.where = address.get("where") ?? "";
+  state.question = (address.get("q") ?? "").trim();
+  state.where = (address.get("where") ?? "").trim();
+  state.depth = Math.max(0, Number.parseInt(address.get("depth"), 10) || 0);
   state.modes = (address.get("mode") ?? "").split(",").filter(Boolean);
   state.compare = state.modes.length > 1;
   at("question").value = state.question;
@@ -29,6 +33,7 @@ function addressOf() {
   if (state.question) address.set("q", state.question);
   if (state.modes.length) address.set("mode", state.modes.join(","));
   if (state.where) address.set("where", state.where);
+  if (state.depth) address.set("depth", String(state.depth));
   // A comma is legal in a query and easier to read.
   const text = address.toString().replaceAll("%2C", ",");
   return text ? `?${text}` : location.pathname;
@@ -78,7 +83,8 @@ async function askFor(address, signal) {
 }
 
 function ask(mode, quick, signal) {
-  const asked = new URLSearchParams({ q: state.question, depth: String(DEPTH), group: "true" });
+  const asked = new URLSearchParams({ q: state.question, group: "true" });
+  if (state.depth) asked.set("depth", String(state.depth)); // else as many as the service gives unasked
   if (quick) asked.set("quick", "true");
   if (mode) asked.set("mode", mode);
   if (state.where) asked.set("where", state.where);
@@ -89,15 +95,16 @@ async function search({ meant = false, again = false, quick = false } = {}) {
   clearTimeout(pause);
   clearTimeout(retry);
   state.stop?.abort();
-  state.question = at("question").value.trim();
-  state.where = at("where").value.trim();
+  const [question, where] = [at("question").value.trim(), at("where").value.trim()];
+  if (question !== state.question || where !== state.where) state.depth = 0;
+  Object.assign(state, { question, where });
   writeAddress(meant);
   document.title = state.question ? `${state.question} · llama2vec` : "Search · llama2vec";
   if (!state.question) {
     state.answers = [];
     showAnswers();
     showTrouble(null);
-    say("");
+    say(state.loading ? LOADING : "");
     document.body.classList.remove("busy");
     return;
   }
@@ -132,27 +139,41 @@ async function search({ meant = false, again = false, quick = false } = {}) {
 
 // ---- showing
 
-// Passages of files are grouped by document.
-function plural(hits) {
+// Passages of files are grouped by document. A full list may go on.
+const isFull = (answer) => answer.hits.length >= answer.depth;
+
+function plural(answer) {
+  const { hits } = answer;
   const noun = hits.some((hit) => hit.place) ? "document" : "passage";
-  return `${hits.length} ${noun}${hits.length === 1 ? "" : "s"}`;
+  return `${isFull(answer) ? "First " : ""}${hits.length} ${noun}${hits.length === 1 ? "" : "s"}`;
+}
+
+// How many are shown next; 0 = there are no more, or the service gives no more.
+function nextDepth() {
+  const full = state.answers.filter(isFull);
+  if (!full.length) return 0;
+  const { depth, max_depth: most } = full[0];
+  return depth < most ? Math.min(DEPTHS.find((step) => step > depth) ?? most, most) : 0;
 }
 
 const ms = (time) => `${Math.max(1, Math.round(time))} ms`;
 
 function summary(answers) {
-  if (answers.length > 1) return answers.map((answer) => `${NAMES[answer.mode]}: ${plural(answer.hits)}`).join(" · ");
+  const cut = answers.some((answer) => answer.cut) ? " Only the beginning of the question was read." : "";
+  if (answers.length > 1) {
+    return answers.map((answer) => `${NAMES[answer.mode]}: ${plural(answer)}`).join(" · ") + (cut && `.${cut}`);
+  }
   const [{ hits, took_ms: took, encode_ms: encoded, search_ms: searched, mode, where }] = answers;
   if (!hits.length) {
     const among = where ? " among what fits the filter" : "";
-    return `Nothing found by ${NAMES[mode]} for “${state.question}”${among}. Try other words, or another way to search.`;
+    return `Nothing found by ${NAMES[mode]} for “${state.question}”${among}. Try other words, or another way to search.${cut}`;
   }
   const parts = encoded === null ? "" : ` (${ms(encoded)} to read the question, ${ms(searched)} to search)`;
-  return `${plural(hits)} by ${NAMES[mode]} in ${ms(took)}${parts}`;
+  return `${plural(answers[0])} by ${NAMES[mode]} in ${ms(took)}${parts}${cut && `.${cut}`}`;
 }
 
 function say(text) {
-  at("status").textContent = text;
+  if (at("status").textContent !== text) at("status").textContent = text; // else it would be read out again
 }
 
 function showTrouble(error) {
@@ -198,6 +219,7 @@ function showAnswers() {
   const many = state.answers.length > 1;
   at("columns").classList.toggle("many", many);
   at("columns").replaceChildren(...state.answers.map((answer) => columnOf(answer, many)));
+  at("deeper").hidden = !nextDepth();
 }
 
 function columnOf(answer, many) {
@@ -205,60 +227,13 @@ function columnOf(answer, many) {
   column.querySelector("h2").textContent = NAMES[answer.mode];
   column.setAttribute("aria-label", `${NAMES[answer.mode]} results`);
   column.querySelector(".summary").textContent =
-    answer.hits.length ? `${plural(answer.hits)} in ${ms(answer.took_ms)}` : "Nothing found";
+    answer.hits.length ? `${plural(answer)} in ${ms(answer.took_ms)}` : "Nothing found";
   const best = Math.max(...answer.hits.map((hit) => hit.score));
   const list = column.querySelector(".hits");
   list.append(...answer.hits.map((hit) => hitOf(hit, answer, best, many ? othersWith(hit, answer) : [])));
   if (!answer.hits.length) list.remove();
   return column;
 }
-
-// ---- keys
-
-const lists = () => [...document.querySelectorAll(".column")].map((column) => [...column.querySelectorAll(".open")]);
-
-function placeOfFocus() {
-  const all = lists();
-  for (const [column, buttons] of all.entries()) {
-    const row = buttons.indexOf(document.activeElement);
-    if (row >= 0) return { column, row };
-  }
-  return null;
-}
-
-function move(key) {
-  const all = lists();
-  const place = placeOfFocus();
-  if (!place) {
-    if (key === "ArrowDown") all.find((buttons) => buttons.length)?.[0].focus();
-    return key === "ArrowDown" && all.some((buttons) => buttons.length);
-  }
-  const { column, row } = place;
-  if (key === "ArrowUp" && row === 0) {
-    at("question").focus();
-    return true;
-  }
-  const step = { ArrowDown: [0, 1], ArrowUp: [0, -1], ArrowRight: [1, 0], ArrowLeft: [-1, 0] }[key];
-  const target = all[column + step[0]];
-  if (!target?.length) return false;
-  const next = target[step[0] ? Math.min(row, target.length - 1) : row + step[1]];
-  next?.focus();
-  return Boolean(next);
-}
-
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const typing = event.target.matches?.("input:not([type=checkbox])");
-  if (event.key === "/" && !typing) {
-    event.preventDefault();
-    at("question").focus();
-    at("question").select();
-  } else if (event.key === "Escape" && event.target !== at("question")) {
-    at("question").focus();
-  } else if (event.key === "ArrowDown" || (!typing && event.key.startsWith("Arrow"))) {
-    if (move(event.key)) event.preventDefault();
-  }
-});
 
 // ---- events
 
@@ -328,6 +303,14 @@ at("retry").addEventListener("click", () => {
   search();
 });
 
+at("deeper").addEventListener("click", async () => {
+  const shown = Math.max(...state.answers.map((answer) => answer.hits.length));
+  state.depth = nextDepth();
+  await search({ meant: true });
+  const hits = lists().find((column) => column.length > shown);
+  hits?.[shown].focus();
+});
+
 at("home").addEventListener("click", (event) => {
   event.preventDefault();
   at("question").value = "";
@@ -344,14 +327,18 @@ addEventListener("popstate", () => {
 
 // What the service can do is known once it has loaded, which may be after the page has opened.
 async function meet() {
+  clearTimeout(meeting);
   try {
     const health = await (await fetch("healthz")).json();
+    state.loading = health.status === "loading";
     state.met = health.modes.length > 0;
     if (state.met) showModes(health.modes);
     state.quick = health.quick;
   } catch {
     // The search reports what is wrong.
   }
+  if (!state.met) meeting = setTimeout(meet, MEET_MS);
+  if (!state.question) say(state.loading ? LOADING : "");
 }
 
 async function begin() {

@@ -16,14 +16,17 @@ from llama2vec.retrieve.search.hits import (
     Hit,
     TellingWords,
     best_line,
+    continues_line,
     corpus_folder,
     document_file,
     evidence,
+    excerpt,
     grouped,
     location,
     neighbors,
     snippet,
     spot,
+    with_beginnings,
 )
 from llama2vec.retrieve.store.reader import VectorStore
 from llama2vec.retrieve.store.writer import write_store
@@ -87,6 +90,29 @@ def test_neighbors_are_of_the_same_document_and_repeat_nothing(tmp_path: Path) -
     assert [passage.id for passage in neighbors(store, 2)] == ["a.md#2", "a.md#3"]
     assert [passage.id for passage in neighbors(store, 3, reach=9)] == ["b.md#1"]
     assert [passage.id for passage in neighbors(store, 4)] == ["row"]
+
+
+def test_a_passage_inside_a_line_is_known_by_the_one_before_it(tmp_path: Path) -> None:
+    text = "# Llamas\n\nOne llama. Two llamas.\nThree alpacas. Four camels."
+    cuts = [(0, 20), (21, 32), (33, 47), (38, 60)]  # the last one repeats a part of the one before it
+    passages = [
+        Passage(f"a.md#{number}", text[begin:end],
+                place=Place("a.md", begin, end, text.count("\n", 0, begin) + 1, text.count("\n", 0, end - 1) + 1))
+        for number, (begin, end) in enumerate(cuts, start=1)
+    ]  # fmt: skip
+    passages += [Passage("b.md#1", "One.", place=Place("b.md", 0, 4, 4, 4)), Passage("row", "plain")]
+    store = store_of(passages, tmp_path)
+    hits = with_beginnings(store, [Hit(1, 1.0, passage, row) for row, passage in enumerate(passages)])
+    assert [hit.continues for hit in hits] == [False, True, False, True, False, False]
+    assert [excerpt(hit, "llama") for hit in hits[1:3]] == ["…Two llamas.", "Three alpacas."]
+    # A line that an overlap begins with is whole.
+    overlap = Passage("a.md#5", text[33:60], place=Place("a.md", 33, 60, 4, 4))
+    before = Passage("a.md#4", text[21:47], place=Place("a.md", 21, 47, 3, 4))
+    assert not continues_line(overlap, before)
+    # Pages count their lines anew, and a text without lines tells nothing.
+    pages = [Passage(str(page), "llama", place=Place("a.pdf", page, page + 1, 1, 1, page=page)) for page in (1, 2)]
+    assert not continues_line(pages[1], pages[0])
+    assert not continues_line(part(2), Passage("x", "llama", place=Place("a.md", 0, 22)))
 
 
 @pytest.mark.parametrize(
