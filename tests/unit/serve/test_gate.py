@@ -8,12 +8,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from importlib.resources import files
 
 import httpx
 import pytest
 from service_stand_ins import Running, StandInEncoder, Start, wait_until
 
 from llama2vec.serve.settings import ProxySettings
+
+PAGE_FILES = [
+    f"/page/{file.name}" for file in (files("llama2vec") / "serve/page").iterdir() if file.name != "index.html"
+]
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:
@@ -122,7 +127,8 @@ def test_with_a_token_only_page_and_health_are_open(start: Start) -> None:
                 answer = stranger.request(method, path, content=b"{")
                 assert code(answer) == (401, "invalid_api_key"), path
                 assert answer.headers["WWW-Authenticate"] == "Bearer"
-            for path in ("/healthz", "/", "/page/page.css", "/page/page.js"):
+            # A stylesheet or script has no way to send the token.
+            for path in ("/healthz", "/", *PAGE_FILES):
                 assert stranger.get(path).status_code == 200, path
     known = httpx.Client(base_url=service.url, headers={"Authorization": "Bearer sésame".encode()})
     with known:
@@ -234,7 +240,7 @@ def test_health_is_given_when_the_model_has_answered_once(start: Start) -> None:
 
 
 def test_every_answer_forbids_foreign_content_and_the_page_needs_none(service: Running) -> None:
-    for path in ("/", "/page/page.css", "/page/page.js", "/page/icon.svg", "/healthz", "/nothing"):
+    for path in ("/", *PAGE_FILES, "/healthz", "/nothing"):
         headers = service.client.get(path).headers
         assert headers["Content-Security-Policy"].startswith("default-src 'self'; ")
         assert headers["X-Content-Type-Options"] == "nosniff"
@@ -243,7 +249,7 @@ def test_every_answer_forbids_foreign_content_and_the_page_needs_none(service: R
         assert "server" not in headers
     page = service.client.get("/")
     assert page.headers["Content-Type"].startswith("text/html")
-    for text in (page.text, service.client.get("/page/page.css").text, service.client.get("/page/page.js").text):
+    for text in (page.text, *(service.client.get(path).text for path in PAGE_FILES)):
         assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
         assert "https://" not in text
     assert service.client.get("/page/../gate.py").status_code == 404

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from service_stand_ins import Running, StandInEncoder, bearer, services
 
+from llama2vec.data.documents.readers import FORMATS
 from llama2vec.errors import ModelError
 from llama2vec.explain.explanation import Explanation
 from llama2vec.records import Passage, Place
@@ -227,6 +230,13 @@ def test_only_documents_of_the_index_are_given_out_and_only_with_the_token(servi
     assert told["other.md"] == "this index has no such document"
     assert told["old.md"].startswith("this document is missing from its folder, or lies behind a link")
     assert service.client.get("/files/guide.md", headers=bearer("wrong")).status_code == 401
+
+
+def test_the_page_knows_the_suffixes_of_source_code() -> None:
+    script = (files("llama2vec") / "serve/page/hits.js").read_text(encoding="utf-8")
+    listed = script.partition("const CODE")[2].partition(".split")[0]
+    code = next(known for known in FORMATS if known.module == "code")
+    assert "".join(re.findall('"(.*?)"', listed)).split() == [suffix.removeprefix(".") for suffix in code.suffixes]
 
 
 def test_without_the_option_there_are_no_documents() -> None:

@@ -76,6 +76,16 @@ def test_texts_of_users_never_become_markup(page: str) -> None:
     assert {"title", "h1", "th", "td", "strong", "code", "li", "desc", "figcaption"} <= set(shown)
 
 
+def test_text_of_users_runs_in_the_direction_of_its_own_script(page: str) -> None:
+    found = Page(page)
+    directed = {tag for tag, name, value in found.attributes if (name, value) == ("dir", "auto")}
+    assert directed == {"td", "li"}
+    # The words of the page itself stay as they are.
+    assert {tag for tag, name, value in found.attributes if (name, value) == ("dir", "ltr")} == {"details"}
+    assert re.search(r"\.query \{[^}]*text-align: start", page)
+    assert re.search(r"\.query li \{[^}]*text-align: start", page)
+
+
 def test_ids_are_unique_and_every_reference_has_its_target(page: str) -> None:
     found = Page(page)
     ids = Counter(found.values("id"))
