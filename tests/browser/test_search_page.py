@@ -417,6 +417,18 @@ def test_the_page_fits_a_phone(page: Page, serve: Serve) -> None:
         page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_modes_and_their_comparison_share_a_line_of_a_small_phone(page: Page, serve: Serve) -> None:
+    page.browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 640, "deviceScaleFactor": 2, "mobile": True}
+    )
+    try:
+        page.open(serve().url)
+        page.mode("BM25")
+        assert page.one("#modes").rect["y"] == page.one("#compare-choice").rect["y"]
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_dark_mode_is_as_readable(page: Page, serve: Serve) -> None:
     dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
@@ -629,6 +641,7 @@ def test_text_that_runs_from_right_to_left_is_laid_out_so(page: Page, serve_pass
     for part in ("#question", ".title", ".text", ".context .here", ".context .near"):
         assert page.computed(part, "direction") == "rtl", part
         assert page.computed(part, "text-align") == "start", part
+    assert page.computed(".context .here", "border-right-width") == "3px"
     page.ask("wool", "1 document by BM25")
     assert [page.computed(part, "direction") for part in ("#question", ".title", ".text")] == ["ltr"] * 3
 

@@ -142,10 +142,10 @@ async function search({ meant = false, again = false, quick = false } = {}) {
 // Passages of files are grouped by document. A full list may go on.
 const isFull = (answer) => answer.hits.length >= answer.depth;
 
-function plural(answer) {
+function plural(answer, first = "first") {
   const { hits } = answer;
   const noun = hits.some((hit) => hit.place) ? "document" : "passage";
-  return `${isFull(answer) ? "First " : ""}${hits.length} ${noun}${hits.length === 1 ? "" : "s"}`;
+  return `${isFull(answer) ? `${first} ` : ""}${hits.length} ${noun}${hits.length === 1 ? "" : "s"}`;
 }
 
 // How many are shown next; 0 = there are no more, or the service gives no more.
@@ -169,7 +169,7 @@ function summary(answers) {
     return `Nothing found by ${NAMES[mode]} for “${state.question}”${among}. Try other words, or another way to search.${cut}`;
   }
   const parts = encoded === null ? "" : ` (${ms(encoded)} to read the question, ${ms(searched)} to search)`;
-  return `${plural(answers[0])} by ${NAMES[mode]} in ${ms(took)}${parts}${cut && `.${cut}`}`;
+  return `${plural(answers[0], "First")} by ${NAMES[mode]} in ${ms(took)}${parts}${cut && `.${cut}`}`;
 }
 
 function say(text) {
@@ -227,7 +227,7 @@ function columnOf(answer, many) {
   column.querySelector("h2").textContent = NAMES[answer.mode];
   column.setAttribute("aria-label", `${NAMES[answer.mode]} results`);
   column.querySelector(".summary").textContent =
-    answer.hits.length ? `${plural(answer)} in ${ms(answer.took_ms)}` : "Nothing found";
+    answer.hits.length ? `${plural(answer, "First")} in ${ms(answer.took_ms)}` : "Nothing found";
   const best = Math.max(...answer.hits.map((hit) => hit.score));
   const list = column.querySelector(".hits");
   list.append(...answer.hits.map((hit) => hitOf(hit, answer, best, many ? othersWith(hit, answer) : [])));
