@@ -68,6 +68,7 @@ def check_command(
         )  # fmt: skip
         typer.echo(f"{report}\n")
         reports.append(report)
+    _note_unscored(reports)
     _finish(reports, output, overwrite)
 
 
@@ -81,6 +82,15 @@ def _tokens(config: FinetuneConfig) -> tuple[Callable[[list[str]], list[int]], t
         return list(map(len, tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]))
 
     return count, (limits["query"].tokens, limits["passage"].tokens)
+
+
+def _note_unscored(reports: list[ExampleReport]) -> None:
+    """Note files without scores where other files have them; rows of one file are noted in its report."""
+    without = [report for report in reports if report.examples and not report.scored]
+    if without and len(without) < len(reports):
+        rows = counted(sum(report.examples for report in without), "row")
+        names = ", ".join(report.source for report in without)
+        typer.echo(f"Worth a look: {names}: {rows} without scores, which other sources have\n")
 
 
 def _finish(reports: list[ExampleReport], output: Path | None, overwrite: bool) -> None:
