@@ -13,6 +13,7 @@ import typer
 from llama2vec.cli.options import set_option, with_options
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
+from llama2vec.data.examples.labeled import splits_of
 from llama2vec.errors import ConfigError, ExampleFormatError
 from llama2vec.files import FileKind, check_new, write_output
 from llama2vec.finetune.settings import FinetuneConfig
@@ -61,9 +62,9 @@ def check_command(
     from llama2vec.data.examples.report import inspect_examples
 
     reports: list[ExampleReport] = []
-    for source in sources:
+    for source, read in zip(sources, splits_of(sources, config.data.split), strict=True):
         report = inspect_examples(
-            source, split=config.data.split, count_tokens=count_tokens, query_max_tokens=limits[0],
+            source, split=read, count_tokens=count_tokens, query_max_tokens=limits[0],
             passage_max_tokens=limits[1], negatives=negatives,
         )  # fmt: skip
         typer.echo(f"{report}\n")

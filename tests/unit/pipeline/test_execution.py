@@ -261,7 +261,9 @@ def test_a_corrected_filter_needs_no_new_questions(
     for questions in (4, 5):
         assert execute(plan(questions, 1), overwrite=True).actions == {"pairs": "run" if questions == 4 else "replace"}
         folder = tmp_path / "run" / "pairs"
-        assert sorted(one.name for one in folder.iterdir()) == ["generated.jsonl", "generated.jsonl.report.json"]
+        names = sorted(one.name for one in folder.iterdir())
+        assert [names[0], names[2:]] == ["generated.jsonl", ["generated.jsonl.report.json"]]
+        assert names[1].startswith("generated.jsonl.questions-")
         assert sorted(one.name for one in folder.parent.iterdir()) == ["pairs", "run.json"]
         assert written == calls + ([6] if questions == 5 else [])
 

@@ -55,7 +55,9 @@ def test_the_llm_of_a_run_writes_questions_for_its_corpus(
     assert stage.input("writer").fingerprint != stage.input("corpus").fingerprint
     work(plan, stage)
     folder = plan.folder(stage)
-    assert sorted(path.name for path in folder.iterdir()) == ["generated.jsonl", "generated.jsonl.report.json"]
+    names = sorted(path.name for path in folder.iterdir())
+    assert [names[0], names[2]] == ["generated.jsonl", "generated.jsonl.report.json"]
+    assert names[1].startswith("generated.jsonl.questions-")
     passages = {one.id: one.full_text for one in read_passages(corpus_file)}
     found = list(read_examples(folder / "generated.jsonl"))
     assert found
