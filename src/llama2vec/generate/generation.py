@@ -218,18 +218,14 @@ def generate_to_file(
     from llama2vec.model.device import choose_device, choose_dtype
 
     device = choose_device(inputs.model.device)
-    decides = {
-        # Which LLM it was is in the inputs, wherever it lies.
-        "settings": settings.model_dump(exclude={"model"}),
-        "inputs": {
-            "corpus": corpus,
-            # A model of the hub is known by its name, because its files are here only once it has been loaded.
-            "model": (named if named.hub_id else source).fingerprint(),
-            "dtype": str(choose_dtype(inputs.model.dtype, device)).removeprefix("torch."),
-            **how_read(inputs.splitter, inputs.reading),
-        },
+    read_by = {
+        # A model of the hub is known by its name, because its files are here only once it has been loaded.
+        "model": (named if named.hub_id else source).fingerprint(),
+        "dtype": str(choose_dtype(inputs.model.dtype, device)).removeprefix("torch."),
     }
-    plan = json.loads(canonical_json(decides))
+    # Which LLM it was is in the inputs, wherever it lies.
+    given = {"corpus": corpus, **read_by, **how_read(inputs.splitter, inputs.reading)}
+    plan = json.loads(canonical_json({"settings": settings.model_dump(exclude={"model"}), "inputs": given}))
     written = {**plan["inputs"], "settings": settings.model_dump(exclude={"model", *FILTERS})}
     kept_in = kept_path(output, KEPT_QUESTIONS, written)
     read = [inputs.corpus, source.location]
