@@ -229,7 +229,7 @@ def test_no_process_waits_for_another_that_mines(
     pairs, mining = plan.stages
     work(plan, pairs)
     events: list[str] = []
-    mine = stages.mine_to_file
+    mine = mining_module.mine_to_file
 
     def waits(ask: Callable[[], Any]) -> Any:
         events.append("waits")
