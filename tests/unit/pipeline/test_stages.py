@@ -25,6 +25,7 @@ from llama2vec.pipeline.estimates import estimate_run
 from llama2vec.pipeline.plan import Input, plan_run
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.stages import _reusable_stores, load_encoder, work
+from llama2vec.retrieve.store import writer
 from llama2vec.retrieve.store.reader import VectorStore
 
 
@@ -206,7 +207,7 @@ def test_files_that_are_mined_from_one_corpus_share_its_vectors(
     pairs, mining = plan.stages
     work(plan, pairs)
     stores: list[tuple[str, bool]] = []
-    write = mining_module.write_store
+    write = writer.write_store
 
     def counting(passages: Any, encoder: Any, folder: Path, **options: Any) -> Any:
         stores.append((folder.name, folder.exists()))
