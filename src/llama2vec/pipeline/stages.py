@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -46,6 +47,7 @@ from llama2vec.pipeline.systems import hybrid_model, raw_encoder, read_documents
 from llama2vec.processes import on_first_process, process_count, process_rank
 from llama2vec.records import Report
 from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.store.number_format import begun_dtype
 from llama2vec.retrieve.store.reuse import KnownVectors, reusing
 from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
 from llama2vec.score.evaluator import evaluate_tasks
@@ -193,7 +195,8 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
 def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     config = plan.config
     assert config.encode
-    read, encoder, folder = stage.input("corpus"), load_encoder(plan, stage.input("model")), plan.folder(stage)
+    read, folder = stage.input("corpus"), plan.folder(stage)
+    encoder = load_encoder(_with_begun_format(plan, folder), stage.input("model"))
     corpus = plan.path(read)
     # A corpus of documents was split into a file of the run; what the store names is the corpus itself.
     named = config.encoded_corpus if read.stage else corpus
@@ -212,6 +215,15 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
         total = counted(len(store), "vector")
         logger.info("%s: took %s of %s from the store before", folder, f"{known.reused:,}", total)
     warn_of_cut_passages(store, "split them with --set passages.split=always", where=named)
+
+
+def _with_begun_format(plan: RunPlan, folder: Path) -> RunPlan:
+    """Return the plan with the number format of a begun store, for a run that goes on elsewhere with dtype ``auto``."""
+    model = plan.config.model
+    if model.dtype != "auto" or not (begun := begun_dtype(folder)):
+        return plan
+    model = model.model_copy(update={"dtype": begun})
+    return replace(plan, config=plan.config.model_copy(update={"model": model}))
 
 
 def _index(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:

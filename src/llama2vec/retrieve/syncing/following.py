@@ -20,6 +20,7 @@ from llama2vec.errors import EmptyCorpusError, Llama2VecError, StoreError
 from llama2vec.model.source import CONTRACT_FILE, ModelSpec
 from llama2vec.records import Passage
 from llama2vec.retrieve.settings import LibrarySettings
+from llama2vec.retrieve.store.number_format import compute_dtype
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore
 from llama2vec.retrieve.syncing.folder_source import FolderSource
 from llama2vec.retrieve.syncing.inventory import STORE_FOLDER, Inventory
@@ -169,6 +170,15 @@ class _LoadedWhenNeeded:
         self._spec, self._settings = spec, settings
         self._encoder: PassageEncoder | None = None
         self._reading: Any = None  # Tokenizer and limit
+
+    @property
+    def dtype(self) -> str:
+        """Number format in which the model computes or, before it is loaded, is going to."""
+        if self._encoder is not None:
+            return compute_dtype(self._encoder)
+        from llama2vec.model.device import choose_device, choose_dtype
+
+        return str(choose_dtype(self._settings.dtype, choose_device(self._settings.device))).removeprefix("torch.")
 
     def count_cut(self, passages: Sequence[Passage]) -> int:
         """Return how many passages the model does not read to their end; its tokenizer tells, without the weights."""
