@@ -47,7 +47,7 @@ from llama2vec.pipeline.systems import hybrid_model, raw_encoder, read_documents
 from llama2vec.processes import on_first_process, process_count, process_rank
 from llama2vec.records import Report
 from llama2vec.retrieve.index.folder import build_index
-from llama2vec.retrieve.store.number_format import begun_dtype
+from llama2vec.retrieve.store.number_format import dtype_at
 from llama2vec.retrieve.store.reuse import KnownVectors, reusing
 from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
 from llama2vec.score.evaluator import evaluate_tasks
@@ -196,7 +196,7 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     config = plan.config
     assert config.encode
     read, folder = stage.input("corpus"), plan.folder(stage)
-    encoder = load_encoder(_with_begun_format(plan, folder), stage.input("model"))
+    encoder = load_encoder(_with_format_of_store(plan, folder), stage.input("model"))
     corpus = plan.path(read)
     # A corpus of documents was split into a file of the run; what the store names is the corpus itself.
     named = config.encoded_corpus if read.stage else corpus
@@ -217,12 +217,12 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     warn_of_cut_passages(store, "split them with --set passages.split=always", where=named)
 
 
-def _with_begun_format(plan: RunPlan, folder: Path) -> RunPlan:
-    """Return the plan with the number format of a begun store, for a run that goes on elsewhere with dtype ``auto``."""
+def _with_format_of_store(plan: RunPlan, folder: Path) -> RunPlan:
+    """Return the plan with the number format of its store for ``auto``: a run may go on where that means another."""
     model = plan.config.model
-    if model.dtype != "auto" or not (begun := begun_dtype(folder)):
+    if model.dtype != "auto" or not (found := dtype_at(folder)):
         return plan
-    model = model.model_copy(update={"dtype": begun})
+    model = model.model_copy(update={"dtype": found})
     return replace(plan, config=plan.config.model_copy(update={"model": model}))
 
 

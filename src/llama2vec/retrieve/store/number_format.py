@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from llama2vec.artifact import Kind, new_path, read_object
 from llama2vec.errors import StoreError
-from llama2vec.retrieve.store.reader import PLAN_FILE, PassageEncoder, VectorStore
+from llama2vec.retrieve.store.reader import PLAN_FILE, STORE_FILE, PassageEncoder, VectorStore
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +36,11 @@ def compute_dtype(encoder: object) -> str:
     return encoder.dtype if isinstance(encoder, FormattedEncoder) else ""
 
 
-def begun_dtype(output: Path) -> str:
-    """Return the number format of a store that is not finished yet, "" where there is none or it names none."""
-    for folder in (output, new_path(output.resolve())):
-        if plan := read_object(folder / PLAN_FILE):
-            return str((plan.get("settings") or {}).get(KEY, ""))
+def dtype_at(output: Path) -> str:
+    """Return the number format of the store that was begun at a path, or is there; "" where none names one."""
+    for file in (output / PLAN_FILE, new_path(output.resolve()) / PLAN_FILE, output / STORE_FILE):
+        if content := read_object(file):
+            return str((content.get("settings") or {}).get(KEY, ""))
     return ""
 
 

@@ -15,7 +15,7 @@ from storing import HashEncoder, corpus, write
 from llama2vec.errors import OutputExistsError, StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve.store.journal import Journal
-from llama2vec.retrieve.store.number_format import begun_dtype, compute_dtype, warn_of_another_format
+from llama2vec.retrieve.store.number_format import dtype_at, compute_dtype, warn_of_another_format
 from llama2vec.retrieve.store.reader import PLAN_FILE, STORE_FILE, VectorStore
 from llama2vec.retrieve.store.reuse import KnownVectors, reusing
 from llama2vec.retrieve.store.writer import write_store
@@ -55,7 +55,7 @@ def test_a_store_names_the_format(tmp_path: Path) -> None:
 
 def test_a_begun_store_goes_on_in_its_format_alone(tmp_path: Path) -> None:
     begin(tmp_path / "s", Formatted("bfloat16", shards=1))
-    assert begun_dtype(tmp_path / "s") == "bfloat16"
+    assert dtype_at(tmp_path / "s") == "bfloat16"
     other = Formatted("float32")
     problem = "s: holds an unfinished vector store begun with bfloat16, not float32; pass --dtype bfloat16, or --overwrite"
     with pytest.raises(OutputExistsError, match=problem):
@@ -64,11 +64,15 @@ def test_a_begun_store_goes_on_in_its_format_alone(tmp_path: Path) -> None:
     same = Formatted("bfloat16")
     assert write(tmp_path / "s", encoder=same).compute_dtype == "bfloat16"
     assert len(same.encoded) == 6
-    assert begun_dtype(tmp_path / "s") == ""
 
 
 def test_overwrite_begins_again_in_the_new_format(tmp_path: Path) -> None:
     begin(tmp_path / "s", Formatted("bfloat16", shards=1))
+    write(tmp_path / "t", encoder=Formatted("float32"))
+    begin_again = Formatted("bfloat16", shards=1)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "t", encoder=begin_again, shard_size=3, overwrite=True)
+    assert [dtype_at(tmp_path / name) for name in "stu"] == ["bfloat16", "bfloat16", ""]
     other = Formatted("float32")
     assert write(tmp_path / "s", encoder=other, overwrite=True).compute_dtype == "float32"
     assert len(other.encoded) == 10

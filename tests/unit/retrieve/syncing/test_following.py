@@ -337,3 +337,22 @@ def test_an_error_of_the_first_sync_ends_watching(docs: Path) -> None:
     (docs / "d.pdf").write_bytes(b"%PDF broken")
     with pytest.raises(Llama2VecError, match=r"d\.pdf"):
         next(following(docs, None, strict=True).changes())
+
+
+def test_a_machine_with_another_number_format_adds_to_the_index_and_says_so_once(
+    docs: Path, llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Encoder.load(llama_folder, settings=FLOAT32).save(tmp_path / "model")
+    following(docs, tmp_path / "model").sync()
+    store = docs.parent / "index" / "store"
+    assert VectorStore.open(store).compute_dtype == "float32"
+    elsewhere = Following(docs, docs.parent / "index", None, ModelSettings(dtype="bfloat16", device="cpu"))
+    (docs / "c.md").unlink()
+    elsewhere.sync()
+    assert VectorStore.open(store).compute_dtype == "float32"  # Nothing new was encoded
+    told = f"{store}: its vectors were computed in float32, and those of new passages are computed in bfloat16"
+    for number in range(2):
+        (docs / f"new{number}.md").write_text(f"Text {number} of a harbour.")
+        assert elsewhere.sync().encoded == 1
+        assert VectorStore.open(store).compute_dtype == ""
+    assert sum(message.startswith(told) for message in caplog.messages) == 1
