@@ -38,7 +38,6 @@ from typing import Any
 
 from llama2vec.errors import Llama2VecError, OutputBusyError, OutputExistsError
 from llama2vec.files import (
-    Lock,
     check_inputs,
     check_replaceable,
     disk_errors,
@@ -47,6 +46,7 @@ from llama2vec.files import (
     put_in_place,
     remove,
 )
+from llama2vec.locks import Lock
 from llama2vec.manifest import plan_difference, same_plan, unsealed
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}$")

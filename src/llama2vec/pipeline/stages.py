@@ -248,7 +248,9 @@ def _evaluate(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     config = plan.config.evaluate
     assert config
     settings = config.model_copy(update={"language": plan.config.words_language})
-    stores = Stores(folder / _UNFINISHED, _reusable_stores(plan))
+    known = _reusable_stores(plan)
+    stores = Stores(folder / _UNFINISHED, known)
+    loading = _with_format_of_store(plan, known[0]) if known else plan
     reports: list[Report] = []
     loaded: dict[str, Encoder] = {}
     for name in systems(plan.config):
@@ -259,7 +261,7 @@ def _evaluate(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             if model not in loaded:
                 loaded.clear()
                 loaded[model] = load_encoder(
-                    plan, stage.input(name), raw_encoder(plan.config) if model == "raw" else None
+                    loading, stage.input(name), raw_encoder(plan.config) if model == "raw" else None
                 )
             encoder = loaded[model]
         system = System(name, encoder, "hybrid" if name == "hybrid" else "dense")

@@ -27,7 +27,8 @@ import numpy.typing as npt
 from llama2vec.artifact import Found, Work, claim, read_object
 from llama2vec.data.corpus.rows import passage_line
 from llama2vec.errors import ConfigError, EmptyCorpusError, InputChangedError, StoreError
-from llama2vec.files import Lock, disk_errors, write_atomic
+from llama2vec.files import disk_errors, write_atomic
+from llama2vec.locks import Lock
 from llama2vec.model.lengths import warn_of_cut
 from llama2vec.records import Passage, VectorFormat
 from llama2vec.retrieve.store.number_format import KEY, StoreKind, compute_dtype, formatted
