@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -73,7 +73,7 @@ class Following:
         old = library.inventory if library.exists else None
         spec, settings = self._model(old), _merged(old, self.settings)
         check_there(self.folder)  # Before the tokenizer, whose library takes seconds to import
-        source = _source(self.folder, settings, spec)
+        source = _source(self.folder, settings, spec, _patterns(old))
         options: dict[str, Any] = {"settings": settings.index, "strict": self.strict, "follow": self.follow}
         if spec is None:
             return library.sync(source, **options)
@@ -103,8 +103,9 @@ class Following:
             begun, took = time.monotonic(), 0.0
             library = Library(self.index)
             try:
-                settings = _merged(library.inventory if library.exists else None, self.settings)
-                found = walk(self.folder, settings.reading, without=own_paths(self.index))
+                old = library.inventory if library.exists else None
+                reading = _merged(old, self.settings).reading
+                found = walk(self.folder, reading, without=own_paths(self.index), told=_patterns(old))
                 now = [(file.name, file.size, file.modified_ns, file.changed_ns) for file in found.files]
                 took = time.monotonic() - begun
                 if now != seen or begun >= again:
@@ -202,7 +203,7 @@ class _LoadedWhenNeeded:
         return self._encoder.encode_passages(passages)
 
 
-def _source(folder: Path, settings: SyncSettings, model: ModelSpec | None) -> FolderSource:
+def _source(folder: Path, settings: SyncSettings, model: ModelSpec | None, told: Collection[str]) -> FolderSource:
     """Return the folder, with passages measured in the model's own tokens, or in words without a model."""
     if model is None:
         splitter = Splitter.of_words(settings.passages)
@@ -210,7 +211,7 @@ def _source(folder: Path, settings: SyncSettings, model: ModelSpec | None) -> Fo
         from llama2vec.model.tokens import model_splitter
 
         splitter = model_splitter(model, settings.passages)
-    return FolderSource(folder, settings.reading, splitter)
+    return FolderSource(folder, settings.reading, splitter, told)
 
 
 def _require_device(device: str) -> None:
@@ -225,6 +226,12 @@ def _loaded(spec: ModelSpec, settings: ModelSettings) -> PassageEncoder:
     from llama2vec.model.encoder import Encoder
 
     return Encoder.from_spec(spec, settings)
+
+
+def _patterns(old: Inventory | None) -> frozenset[str]:
+    """Return the patterns of the last time."""
+    reading = old.source.get("reading", {}) if old else {}
+    return frozenset([*reading.get("include", ()), *reading.get("exclude", ())])
 
 
 def _merged(old: Inventory | None, given: SyncSettings) -> SyncSettings:

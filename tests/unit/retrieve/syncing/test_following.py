@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ from encoders import FLOAT32
 
 from llama2vec.artifact import owned
 from llama2vec.config import ModelSettings
+from llama2vec.data.documents import folder as folder_module
 from llama2vec.data.documents.folder import SourceFile
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, Llama2VecError, StoreError, UnreadableError
@@ -356,3 +358,22 @@ def test_a_machine_with_another_number_format_adds_to_the_index_and_says_so_once
         assert elsewhere.sync().encoded == 1
         assert VectorStore.open(store).compute_dtype == ""
     assert sum(message.startswith(told) for message in caplog.messages) == 1
+
+
+def test_a_kept_pattern_that_matches_nothing_is_told_of_when_it_is_first_kept(
+    docs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sync(*exclude: str) -> list[str]:
+        monkeypatch.setattr(folder_module, "_warn_once", logging.getLogger("llama2vec").warning)  # As a new process
+        caplog.clear()
+        given = {"reading": {"exclude": exclude}} if exclude else {}
+        following(docs, None, settings=SyncSettings.model_validate(given)).sync()
+        return caplog.messages
+
+    told = "the exclude pattern 'drafs/' leaves nothing out; check its spelling"
+    assert [message.partition(": ")[2] for message in sync("drafs/", "c.md")] == [told]
+    (docs / "c.md").unlink()
+    assert sync() == []
+    (docs / "new.md").write_text("A harbour.")
+    assert sync() == []
+    assert [message.partition(": ")[2] for message in sync("drafs/", "note/")] == [told.replace("drafs", "note")]
