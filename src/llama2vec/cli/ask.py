@@ -68,7 +68,9 @@ def ask_command(
             typer.echo("\nEncoding the passages to search with vectors too; Ctrl-C keeps finished vectors.", err=True)
             answered.append(report.passages)
 
-    following = Following(folder, home, None if words else spec, how, settings, on_words=answer_by_words)
+    following = Following(
+        folder, home, None if words else spec, how, settings, words_only=words, on_words=answer_by_words
+    )
     _sync(following, home)
     retriever = _by_words(home) if words else Retriever.open(home, device=loading.device, dtype=loading.dtype)
     answers = Answers(retriever, where=where)

@@ -25,6 +25,7 @@ from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore
 from llama2vec.retrieve.syncing.folder_source import FolderSource
 from llama2vec.retrieve.syncing.inventory import STORE_FOLDER, Inventory
 from llama2vec.retrieve.syncing.library import Library, SyncReport, own_paths
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Following:
     model_settings: ModelSettings = field(default_factory=ModelSettings)
     settings: SyncSettings = field(default_factory=SyncSettings)
     strict: bool = False
+    words_only: bool = False  # Never load the model: an index that has vectors stays as it is
     follow: bool = False  # Let an index that followed another folder follow this one
     on_words: Callable[[SyncReport], None] = field(default=lambda report: None)  # Called when BM25 can answer
 
@@ -72,11 +74,15 @@ class Following:
         library = Library(self.index)
         old = library.inventory if library.exists else None
         spec, settings = self._model(old), _merged(old, self.settings)
+        if self.words_only and old is not None and old.contract_hash and self._is_for(old, settings):
+            return self._left_as_it_is(old, settings)
         check_there(self.folder)  # Before the tokenizer, whose library takes seconds to import
         source = _source(self.folder, settings, spec, _patterns(old))
         options: dict[str, Any] = {"settings": settings.index, "strict": self.strict, "follow": self.follow}
         if spec is None:
             return library.sync(source, **options)
+        if self.words_only and (old is None or not old.contract_hash):
+            return library.sync(source, **options, model=old.model if old else None)
         _require_device(self.model_settings.device)
         options["model"] = spec.to_json(self.index / STORE_FOLDER)
         words = library.sync(source, **options) if old is None or not old.contract_hash else None
@@ -136,6 +142,25 @@ class Following:
         if self.model is not None or old is None or old.model is None:
             return self.model
         return ModelSpec.of_store({"model": old.model}, self.index / STORE_FOLDER)
+
+    def _is_for(self, old: Inventory, settings: SyncSettings) -> bool:
+        return old.folder == str(self.folder.resolve()) and settings == _merged(old, SyncSettings())
+
+    def _left_as_it_is(self, old: Inventory, settings: SyncSettings) -> SyncReport:
+        """Return what the index holds, and warn of files that changed since the last sync."""
+        found = walk(self.folder, settings.reading, without=own_paths(self.index), told=_patterns(old)).files
+        before, now = {one.path: one for one in old.files}, {one.name: one for one in found}
+        changed = sum(one.passages > 0 and one.path not in now for one in old.files)
+        for name, file in now.items():
+            known = before.get(name)
+            changed += known is None or known.size != file.size or known.modified_ns not in (None, file.modified_ns)
+        if changed:
+            logger.warning(
+                "%s changed since the last sync; an index with vectors is not brought up to date without the model: "
+                "leave out --words",
+                counted(changed, "file"),
+            )
+        return SyncReport(sum(one.passages for one in old.files), has_vectors=True, is_new=False, files=old.files)
 
     def _encoder(self, old: Inventory | None, spec: ModelSpec, model: Mapping[str, Any]) -> PassageEncoder:
         """Return the encoder, loaded at once where it may be another one than the index was made with."""

@@ -377,3 +377,33 @@ def test_a_kept_pattern_that_matches_nothing_is_told_of_when_it_is_first_kept(
     (docs / "new.md").write_text("A harbour.")
     assert sync() == []
     assert [message.partition(": ")[2] for message in sync("drafs/", "note/")] == [told.replace("drafs", "note")]
+
+
+def test_words_alone_never_load_the_model(
+    docs: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    loaded = following_module._loaded
+    monkeypatch.setattr(following_module, "_loaded", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        following(docs, llama_folder).sync()  # Its words are there, and it knows the model
+    (docs / "new.md").write_text("A harbour.")
+    report = following(docs, None, words_only=True).sync()
+    assert (report.passages, report.counts.added, report.has_vectors) == (4, 1, False)
+    monkeypatch.setattr(following_module, "_loaded", loaded)
+    assert following(docs, None).sync().encoded == 4
+    monkeypatch.setattr(following_module, "_loaded", refuse)
+    (docs / "a.md").write_text("Another river.")
+    (docs / "b.md").unlink()
+    for _ in range(2):
+        caplog.clear()
+        report = following(docs, None, words_only=True).sync()
+        assert (report.passages, report.is_new, report.has_vectors) == (4, False, True)
+        assert [message.partition(" since")[0] for message in caplog.messages] == ["2 files changed"]
+    monkeypatch.setattr(following_module, "_loaded", loaded)
+    assert following(docs, None).sync().encoded == 1
+    caplog.clear()
+    following(docs, None, words_only=True).sync()
+    assert caplog.messages == []
