@@ -64,7 +64,9 @@ def check_format(folder: Path, dtype: str) -> None:
     """
     noted = (read_object(folder / _FORMAT_FILE) or {}).get("dtype")
     if noted and noted != dtype:
-        raise ConfigError(f"{folder} keeps vectors computed in {noted}, and this model computes in {dtype}; choose another")
+        raise ConfigError(
+            f"{folder} keeps vectors computed in {noted}, and this model computes in {dtype}; choose another"
+        )
     if not noted:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / _FORMAT_FILE, {"dtype": dtype})

@@ -77,7 +77,7 @@ class Kind:
     advice: str = "choose another output or pass --overwrite"  # Ends the line that refuses another plan
 
     def refusal(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-        """Say why a plan cannot go on with what another one made, and what to do; "" where it can."""
+        """Say why a plan cannot continue what another one made, and what to do; "" where it can."""
         return "" if same_plan(there, now) else f"with other settings ({plan_difference(there, now)}); {self.advice}"
 
 

@@ -93,7 +93,7 @@ class Lock:
             return "another process"
 
     def _take(self, handle: int) -> bool:
-        """Lock the open file; where that fails, it is closed, and removed if nobody can lock it."""
+        """Lock the open file; where that fails, it is closed, and removed if no process can lock it."""
         try:
             return try_lock(handle)
         except OSError as error:

@@ -35,7 +35,9 @@ def ask_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     opens: Annotated[bool, typer.Option("--open", help="Open the file of the best answer.")] = False,
     where: Where = None,
-    words: Annotated[bool, typer.Option("--words", help="Use BM25 only; a new index gets no vectors.")] = False,
+    words: Annotated[
+        bool, typer.Option("--words", help="Use BM25 only, without the model; a new index gets no vectors.")
+    ] = False,
     model: Annotated[str, typer.Option(help="Encoder for the vectors.")] = READY_MODEL,
     index: Annotated[Path | None, typer.Option(help="Folder for the index; default: in your cache.")] = None,
     sets: Annotated[list[str] | None, set_option("index.language=de; remembered for later calls")] = None,

@@ -277,7 +277,7 @@ def _with_corpus(inputs: MiningInputs) -> MiningInputs:
 def _encoded(encoder: MiningEncoder, passages: Callable[[], Iterable[Passage]], output: Path) -> VectorStore:
     """Return the store of some passages beside an output, made if it is not there."""
     content, total = passages_sha256(passages()), sum(1 for _ in passages())
-    # Vectors of each number format by themselves: an interrupted mining may go on with another one.
+    # Vectors of each number format by themselves: an interrupted mining may continue with another one.
     folder = kept_path(output, KEPT_STORE, [encoder.contract_hash, compute_dtype(encoder), content])
     source = {"passages": content}
     return write_store(passages, encoder, folder, source=source, shard_size=_SHARD_SIZE, total=total)

@@ -218,7 +218,7 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
 
 
 def _with_format_of_store(plan: RunPlan, folder: Path) -> RunPlan:
-    """Return the plan with the number format of its store for ``auto``: a run may go on where that means another."""
+    """Return the plan with the number format of its store for ``auto``: a run may continue where that means another."""
     model = plan.config.model
     if model.dtype != "auto" or not (found := dtype_at(folder)):
         return plan

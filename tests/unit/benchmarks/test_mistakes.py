@@ -131,5 +131,7 @@ def test_kept_vectors_are_of_one_number_format(tmp_path: Path) -> None:
 
     for _ in range(2):
         check_format(tmp_path / "kept", "float32")
-    with pytest.raises(ConfigError, match="kept keeps vectors computed in float32, and this model computes in bfloat16"):
+    with pytest.raises(
+        ConfigError, match="kept keeps vectors computed in float32, and this model computes in bfloat16"
+    ):
         check_format(tmp_path / "kept", "bfloat16")

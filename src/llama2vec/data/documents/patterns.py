@@ -55,7 +55,7 @@ class Patterns:
     def warnings(self, told: Collection[str] = ()) -> Iterator[str]:
         """Yield a line for each pattern of the user's that matched nothing, once the whole folder was asked about.
 
-        Of patterns that are ``told`` an earlier call has warned, if there was a reason.
+        An earlier call has warned of patterns that are ``told``, if there was a reason.
         """
         for one in self._include:
             if not (one.is_used or one.text in told):

@@ -1,7 +1,7 @@
 """Vectors on the disk as soon as they are made, by text: what an interrupted ``sync`` need not make again.
 
-A journal is a line of JSON (contract, width and number format) and records of one size: the hash of a text, its vector, a checksum.
-What a kill cut off, or a power cut garbled, is dropped when the journal is opened again.
+A journal is a line of JSON (contract, width, number format) and records of one size: the hash of a text, its vector, a
+checksum. What a kill cut off, or a power cut garbled, is dropped when the journal is opened again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """In which number format the vectors of a store were computed: in one for all of them, where that is known.
 
 The contract of an encoder is the same in bfloat16 and float32, and its vectors differ by the rounding: up to 0.004 in
-one number of a vector. So a store names the format (``compute_dtype`` in its settings), and whoever goes on with one
-that was begun computes in that format. A store of an earlier version names none, nor does one whose passages were
+one number of a vector. So a store names the format (``compute_dtype`` in its settings), and whoever continues one that
+was begun computes in that format. A store of an earlier version names none, nor does one whose passages were
 encoded in several: it is opened, resumed and reused in any.
 """
 
@@ -51,10 +51,10 @@ def formatted(settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
 
 
 class StoreKind(Kind):
-    """The kind of a store: one that was begun goes on in its own number format."""
+    """The kind of a store: one that was begun is continued in its own number format."""
 
     def refusal(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-        """Say why a plan cannot go on with a store, and what to do; a plan without a format fits any."""
+        """Say why a plan cannot continue a store, and what to do; a plan without a format fits any."""
         before, after = there.get(KEY, ""), now.get(KEY, "")
         if before and after and before != after:
             # A model without a saved contract has another contract in each format, which this line explains too.
@@ -66,7 +66,10 @@ def warn_of_another_format(store: VectorStore, asked: str) -> None:
     """Say so where a finished store was computed in another format than a caller asked for; ``auto`` asks for none."""
     if store.compute_dtype and asked not in ("auto", store.compute_dtype):
         logger.warning(
-            "%s was computed in %s, not %s; to encode it again, pass --overwrite", store.path, store.compute_dtype, asked
+            "%s was computed in %s, not %s; to encode it again, pass --overwrite",
+            store.path,
+            store.compute_dtype,
+            asked,
         )
 
 

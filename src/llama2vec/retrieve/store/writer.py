@@ -354,9 +354,7 @@ class _StoreWriter:
                     return
             time.sleep(_POLL_SECONDS if waiting else 0)
 
-    def _complete(
-        self, rows: int, shards: Sequence[dict[str, Any] | None], encoder: PassageEncoder | None
-    ) -> None:
+    def _complete(self, rows: int, shards: Sequence[dict[str, Any] | None], encoder: PassageEncoder | None) -> None:
         if not (self.folder / STORE_FILE).exists():
             begun = (read_object(self.folder / PLAN_FILE) or {}).get("settings") or {}
             # Only now is it known whether a sync has encoded any text. What an earlier version began names no format.

@@ -27,9 +27,7 @@ class FolderSource:
         told: Patterns of an earlier sync, which has warned of those that match nothing.
     """
 
-    def __init__(
-        self, folder: Path, reading: ReadingSettings, splitter: Splitter, told: Collection[str] = ()
-    ) -> None:
+    def __init__(self, folder: Path, reading: ReadingSettings, splitter: Splitter, told: Collection[str] = ()) -> None:
         self.folder, self._told = folder, told
         self._reading, self._splitter = reading, splitter
 

@@ -15,7 +15,7 @@ from storing import HashEncoder, corpus, write
 from llama2vec.errors import OutputExistsError, StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve.store.journal import Journal
-from llama2vec.retrieve.store.number_format import dtype_at, compute_dtype, warn_of_another_format
+from llama2vec.retrieve.store.number_format import compute_dtype, dtype_at, warn_of_another_format
 from llama2vec.retrieve.store.reader import PLAN_FILE, STORE_FILE, VectorStore
 from llama2vec.retrieve.store.reuse import KnownVectors, reusing
 from llama2vec.retrieve.store.writer import write_store
@@ -50,14 +50,20 @@ def forget_format(file: Path) -> None:
 def test_a_store_names_the_format(tmp_path: Path) -> None:
     assert write(tmp_path / "a", encoder=Formatted("bfloat16")).compute_dtype == "bfloat16"
     assert write(tmp_path / "b").compute_dtype == ""
-    assert (compute_dtype(Formatted("float32")), compute_dtype(HashEncoder()), compute_dtype(None)) == ("float32", "", "")
+    assert (compute_dtype(Formatted("float32")), compute_dtype(HashEncoder()), compute_dtype(None)) == (
+        "float32",
+        "",
+        "",
+    )
 
 
 def test_a_begun_store_goes_on_in_its_format_alone(tmp_path: Path) -> None:
     begin(tmp_path / "s", Formatted("bfloat16", shards=1))
     assert dtype_at(tmp_path / "s") == "bfloat16"
     other = Formatted("float32")
-    problem = "s: holds an unfinished vector store begun with bfloat16, not float32; pass --dtype bfloat16, or --overwrite"
+    problem = (
+        "s: holds an unfinished vector store begun with bfloat16, not float32; pass --dtype bfloat16, or --overwrite"
+    )
     with pytest.raises(OutputExistsError, match=problem):
         write(tmp_path / "s", encoder=other)
     assert other.encoded == []
@@ -128,7 +134,9 @@ def test_a_finished_store_of_another_format_is_told_of_when_asked(
 
 def test_reuse_refuses_another_format(tmp_path: Path) -> None:
     store = write(tmp_path / "s", 5, encoder=Formatted("bfloat16"))
-    with pytest.raises(StoreError, match="was computed in bfloat16 and .* in float32; pass --dtype bfloat16, or leave"):
+    with pytest.raises(
+        StoreError, match=r"was computed in bfloat16 and .* in float32; pass --dtype bfloat16, or leave"
+    ):
         KnownVectors(Formatted("float32"), store)
     assert not isinstance(reusing(Formatted("float32"), tmp_path / "s"), KnownVectors)
     known = KnownVectors(Formatted("bfloat16"), store)
