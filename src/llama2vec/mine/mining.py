@@ -44,6 +44,7 @@ from llama2vec.mine.teacher import judge
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index.exact import ExactIndex, Index
 from llama2vec.retrieve.search.opened import check_contract, warn_of_cut_queries
+from llama2vec.retrieve.store.number_format import compute_dtype
 from llama2vec.retrieve.store.reader import VectorStore, store_passages, store_sha256
 from llama2vec.retrieve.store.writer import STORE, passages_sha256, warn_of_cut_passages, write_store
 from llama2vec.terminal import ProgressReporter, counted
@@ -285,7 +286,8 @@ def _with_corpus(inputs: MiningInputs) -> MiningInputs:
 def _encoded(encoder: MiningEncoder, passages: Callable[[], Iterable[Passage]], output: Path) -> VectorStore:
     """Return the store of some passages beside an output, made if it is not there."""
     content, total = passages_sha256(passages()), sum(1 for _ in passages())
-    folder = kept_path(output, KEPT_STORE, [encoder.contract_hash, content])
+    # Vectors of each number format by themselves: an interrupted mining may continue with another one.
+    folder = kept_path(output, KEPT_STORE, [encoder.contract_hash, compute_dtype(encoder), content])
     source = {"passages": content}
     return write_store(passages, encoder, folder, source=source, shard_size=_SHARD_SIZE, total=total)
 

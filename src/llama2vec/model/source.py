@@ -23,7 +23,8 @@ from pydantic import Field, ValidationError, model_validator
 from llama2vec.artifact import read_object
 from llama2vec.config import EncoderSettings, PromptSettings, Settings, load_config
 from llama2vec.errors import ModelError, ModelNotFoundError, StoreError
-from llama2vec.files import Lock, file_sha256, write_json
+from llama2vec.files import file_sha256, write_json
+from llama2vec.locks import Lock
 from llama2vec.manifest import digest
 from llama2vec.model.packaged import PACKAGED, SMOLLM2_NAME
 from llama2vec.shipped import model_folders

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -48,6 +49,7 @@ from llama2vec.pipeline.systems import hybrid_model, raw_encoder, read_documents
 from llama2vec.processes import on_first_process, process_count, process_rank
 from llama2vec.records import Report, TrainingExample
 from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.store.number_format import dtype_at
 from llama2vec.retrieve.store.reuse import KnownVectors, reusing
 from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
 from llama2vec.score.evaluator import evaluate_tasks
@@ -226,7 +228,8 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
 def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     config = plan.config
     assert config.encode
-    read, encoder, folder = stage.input("corpus"), load_encoder(plan, stage.input("model")), plan.folder(stage)
+    read, folder = stage.input("corpus"), plan.folder(stage)
+    encoder = load_encoder(_with_format_of_store(plan, folder), stage.input("model"))
     corpus = plan.path(read)
     # A corpus of documents was split into a file of the run; what the store names is the corpus itself.
     named = config.encoded_corpus if read.stage else corpus
@@ -245,6 +248,15 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
         total = counted(len(store), "vector")
         logger.info("%s: took %s of %s from the store before", folder, f"{known.reused:,}", total)
     warn_of_cut_passages(store, "split them with --set passages.split=always", where=named)
+
+
+def _with_format_of_store(plan: RunPlan, folder: Path) -> RunPlan:
+    """Return the plan with the number format of its store for ``auto``: a run may continue where that means another."""
+    model = plan.config.model
+    if model.dtype != "auto" or not (found := dtype_at(folder)):
+        return plan
+    model = model.model_copy(update={"dtype": found})
+    return replace(plan, config=plan.config.model_copy(update={"model": model}))
 
 
 def _index(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
@@ -269,7 +281,9 @@ def _evaluate(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     config = plan.config.evaluate
     assert config
     settings = config.model_copy(update={"language": plan.config.words_language})
-    stores = Stores(folder / _UNFINISHED, _reusable_stores(plan))
+    known = _reusable_stores(plan)
+    stores = Stores(folder / _UNFINISHED, known)
+    loading = _with_format_of_store(plan, known[0]) if known else plan
     reports: list[Report] = []
     loaded: dict[str, Encoder] = {}
     for name in systems(plan.config):
@@ -280,7 +294,7 @@ def _evaluate(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             if model not in loaded:
                 loaded.clear()
                 loaded[model] = load_encoder(
-                    plan, stage.input(name), raw_encoder(plan.config) if model == "raw" else None
+                    loading, stage.input(name), raw_encoder(plan.config) if model == "raw" else None
                 )
             encoder = loaded[model]
         system = System(name, encoder, "hybrid" if name == "hybrid" else "dense")

@@ -203,6 +203,22 @@ def test_a_corpus_that_was_encoded_together_is_not_encoded_again(files: dict[str
     assert not list(files["output"].parent.glob("*.store-*"))
 
 
+def test_a_corpus_that_was_encoded_in_another_number_format_is_encoded_again(
+    files: dict[str, Path], corpus: list[Passage]
+) -> None:
+    encoders = []
+    for dtype in ("bfloat16", "float32"):
+        encoder = TopicEncoder()
+        encoder.dtype = dtype  # type: ignore[attr-defined]
+        encoders.append(encoder)
+        inputs = MiningInputs(str(files["pairs"]), corpus=str(files["corpus"]), model="m", encoder=lambda: encoders[-1])
+        encode_together(inputs, files["output"])
+    assert [encoder.passages_encoded for encoder in encoders] == [len(corpus)] * 2
+    assert mine_to_file(inputs, files["output"], OPEN)
+    assert encoders[-1].passages_encoded == len(corpus)
+    assert not list(files["output"].parent.glob("*.store-*"))
+
+
 def test_a_store_serves_as_corpus_and_must_fit_model_and_corpus(
     files: dict[str, Path], corpus: list[Passage], make_store: Callable[..., VectorStore]
 ) -> None:

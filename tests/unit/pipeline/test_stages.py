@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +325,20 @@ def test_rows_are_read_by_the_fields_that_the_recipe_names_and_cut_ones_are_coun
     assert [line for line in caplog.messages if "reads only the beginning" in line] == [
         f"{warning}is not learned from{remedy}", f"{warning}is not in its vector{remedy}"
     ]  # fmt: skip
+
+
+def test_a_begun_store_goes_on_in_its_number_format_where_the_recipe_names_none(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    Encoder.load(str(llama_folder), device="cpu", dtype="float32").save(tmp_path / "model")
+    sets = ["model.dtype=auto", "encode.shard_size=7"]
+    plan = plan_run(config_of(tmp_path / "model", corpus_file, *sets), tmp_path / "run")
+    settings = plan.config.model
+    usual = Encoder.load(str(tmp_path / "model"), settings=settings).dtype
+    other = "bfloat16" if usual == "float32" else "float32"
+    config = plan.config.model_copy(update={"model": settings.model_copy(update={"dtype": other})})
+    work(replace(plan, config=config), plan.stages[0])
+    for part in (tmp_path / "run" / "store").glob("shard-00001.*"):
+        part.unlink()
+    work(plan, plan.stages[0])
+    assert VectorStore.open(tmp_path / "run" / "store").compute_dtype == other

@@ -148,7 +148,13 @@ def check_there(source: Path) -> None:
         raise CorpusFormatError(f"{source}: no such file or folder; check the path")
 
 
-def walk(source: str | Path, settings: ReadingSettings | None = None, *, without: Collection[Path] = ()) -> Walk:
+def walk(
+    source: str | Path,
+    settings: ReadingSettings | None = None,
+    *,
+    without: Collection[Path] = (),
+    told: Collection[str] = (),
+) -> Walk:
     """Return the files of a folder at any depth, sorted by name, or a single file; nothing is read.
 
     Hidden files and folders are left out. A link that leaves the source, or that leads to what is read anyway, is
@@ -159,6 +165,7 @@ def walk(source: str | Path, settings: ReadingSettings | None = None, *, without
         source: Folder or file.
         settings: The patterns; None = the defaults.
         without: Files and folders that are left out without a word, such as an index within the folder.
+        told: Patterns of which no warning is given, because an earlier call gave it.
 
     Raises:
         CorpusFormatError: No such file or folder.
@@ -170,7 +177,7 @@ def walk(source: str | Path, settings: ReadingSettings | None = None, *, without
         # A folder around the root leaves nothing of it out.
         inside = {path for path in (one.resolve() for one in without) if home in path.parents}
         walking = _Walking(root, patterns, inside)
-        for warning in patterns.warnings():
+        for warning in patterns.warnings(told):
             _warn_once(f"{root}: {warning}")
         files = sorted(walking.files, key=lambda one: one.name)
         return Walk(root, tuple(files), tuple(sorted(walking.skipped, key=lambda one: one.name)))

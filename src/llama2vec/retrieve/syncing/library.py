@@ -199,7 +199,7 @@ class _OnlyKnown:
     """Stands for the encoder of a store where no text is new."""
 
     def __init__(self, store: VectorStore, passages: int) -> None:
-        self.dimension, self.contract_hash = store.dimension, store.contract_hash
+        self.dimension, self.contract_hash, self.dtype = store.dimension, store.contract_hash, store.compute_dtype
         self._cut, self._left = min(store.cut, passages), passages
         self._is_counted = store.cut > 0 or store.cuts_nothing
 
@@ -276,7 +276,8 @@ class _Sync:
         try:
             known: PassageEncoder | None = journal
             if journal and store and store.has_vectors and self._can_reuse(store, journal):
-                known = KnownVectors(journal, store, dtype=self._settings.vector_format)
+                # A service or a laptop may compute in another number format than the machine that made the index.
+                known = KnownVectors(journal, store, dtype=self._settings.vector_format, mixes=True)
             written = _write(folder, self._work.output, changes.passages, known, after)
         except BaseException:
             if journal:

@@ -23,7 +23,7 @@ from synced_folder import SETTINGS, BlankLineSource, HashEncoder, age, content, 
 from llama2vec.data.documents.folder import Skipped, SourceFile, Walk, file_bytes, walk
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError, StoreError, UnreadableError
-from llama2vec.files import Lock
+from llama2vec.locks import Lock
 from llama2vec.records import Passage
 from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.retrieve.settings import LibrarySettings
