@@ -48,13 +48,12 @@ class Encoder:
     Args:
         backbone: Model and tokenizer; the tokenizer knows the prompt's slot tokens.
         contract: Everything that decides a vector.
-        batch_tokens: Most tokens of one batch, padding included; None = what suits the device.
     """
 
-    def __init__(self, backbone: Backbone, contract: Contract, batch_tokens: int | None = None) -> None:
+    def __init__(self, backbone: Backbone, contract: Contract) -> None:
         self.backbone = backbone
         self.contract = contract
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = 0  # What suits the device
         self._reading, self.short_reading = CompiledReading(backbone), ShortReading(backbone)
 
     @classmethod
