@@ -51,7 +51,7 @@ for hit in client.search(
 """
 WORDS_SNIPPET = """
 # By words and vectors together:
-from llama2vec.retrieve.word_vectors import query_words
+from llama2vec.retrieve.index.word_vectors import query_words
 from pymilvus import AnnSearchRequest, RRFRanker
 
 by_vector = AnnSearchRequest([vector], "vector", {"metric_type": "IP"}, limit=100)
