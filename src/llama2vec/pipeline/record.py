@@ -37,7 +37,7 @@ from llama2vec.manifest import (
     machine,
     versions,
 )
-from llama2vec.model.contract import CONTRACT_FILE, saved_weights
+from llama2vec.model.source import CONTRACT_FILE, ModelSource
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.retrieve.index.folder import INDEX
@@ -350,7 +350,7 @@ def _is_whole_index(folder: Path, settings: Mapping[str, Any]) -> bool:
 
 def _model_output(folder: Path) -> str | None:
     contract = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
-    if saved_weights(folder, contract["format"]) != contract["weights"]:
+    if ModelSource(str(folder), str(folder)).fingerprint() != contract["weights"]:
         return None
     beside = [folder / "config.json", *sorted(folder.glob("tokenizer*.json"))]
     return digest([contract["hash"], *(file_sha256(file) for file in beside)])

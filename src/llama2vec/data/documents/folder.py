@@ -6,7 +6,7 @@ import datetime
 import logging
 import os
 import stat
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -356,7 +356,6 @@ def read_documents(
     settings: ReadingSettings | None = None,
     *,
     report: ReadingReport | None = None,
-    only: Container[str] | None = None,
 ) -> Iterator[Document]:
     """Stream the documents of a folder or a file, in the order of :func:`walk`.
 
@@ -364,7 +363,6 @@ def read_documents(
         source: Folder or file, or what :func:`walk` found there.
         settings: How to read it; None = the defaults.
         report: Takes the counts, and every file that was skipped or only partly read.
-        only: Names of the files to read, relative to the folder; None = all.
 
     Raises:
         CorpusFormatError: No such file or folder.
@@ -374,10 +372,8 @@ def read_documents(
     report = report if report is not None else ReadingReport()
     found = source if isinstance(source, Walk) else walk(source, settings)
     where = str(found.root)
-    report.skipped += [one for one in found.skipped if only is None or one.name in only]
+    report.skipped += found.skipped
     for file in found.files:
-        if only is not None and file.name not in only:
-            continue
         documents = read_file(file, settings)
         if isinstance(documents, Skipped):
             report.skipped.append(documents)

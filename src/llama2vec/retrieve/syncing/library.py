@@ -41,7 +41,6 @@ from llama2vec.retrieve.syncing.inventory import (
     Inventory,
 )
 from llama2vec.retrieve.syncing.removals import rows_of, without
-from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -315,12 +314,6 @@ def _warn_of_removed(counts: Counts) -> None:
         logger.warning(
             "%s is read or split differently now: %s %s no counterpart, and the text may be back in others",
             path, which, have,
-        )  # fmt: skip
-    for path, lost in counts.forgotten:
-        logger.warning(
-            "%s is read or split differently now, and of %s removed by an earlier version the index holds no text to "
-            "find %s by: the text may be back; remove it again where search shows it",
-            path, counted(lost, "passage"), "it" if lost == 1 else "them",
         )  # fmt: skip
 
 
