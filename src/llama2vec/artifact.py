@@ -366,13 +366,8 @@ def _look(
     in_place = target if kind.resumable and kind.is_folder else new_path(target)
     if (found := find(output, kind)) is None:
         return False, in_place
-<<<<<<< HEAD
-    same = same_plan(found.plan, plan)
-    if same and not (found.finished and overwrite and again):
-=======
     refusal = kind.refusal(found.plan, plan)
-    if not refusal and not (found.finished and overwrite):
->>>>>>> stores
+    if not refusal and not (found.finished and overwrite and again):
         return (True, target) if found.finished else (False, in_place)
     _refuse_busy(output, found)
     if (found.finished or found.worth_keeping) and not (overwrite or extend):
