@@ -327,7 +327,7 @@ def _plan(
     before = (found.plan["inputs"] or {}).get("examples") if found else None
     if before == named_fingerprint(inputs.examples, split=inputs.split):
         examples = before  # An earlier version made the output from the same file
-    given = {
+    given: dict[str, Any] = {
         "examples": examples,
         "split": inputs.split,
         "corpus": steady.corpus(inputs.corpus, inputs.reading) if inputs.corpus else None,
