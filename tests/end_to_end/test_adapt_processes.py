@@ -18,11 +18,11 @@ from llama2vec.training.state import read_log
 
 pytestmark = pytest.mark.slow
 
-WORDS = ["stone", "copper", "silver", "winter", "village", "castle", "cotton", "lantern"]
-# Only a-1 is followed by another text of its document.
+WORDS = ["stone", "copper", "silver", "winter", "village", "castle", "cotton", "lantern", "harbour"]
+# Eight texts to learn from; a-1 alone is followed by another text of its document, which is no T itself.
 PASSAGES = [
     Passage(name, f"The {word} bridge crosses the {'very ' * row}cold river near the market.")
-    for row, (name, word) in enumerate(zip(["a-1", "a-2", "b", "c", "d", "e", "f", "g"], WORDS, strict=True))
+    for row, (name, word) in enumerate(zip(["a-1", "a-2", *"bcdefgh"], WORDS, strict=True))
 ]
 CUTS = {"two": "optimizer.batch_size=4", "two-accumulated": "optimizer.batch_size=2 optimizer.accumulation=2"}
 # Their layers have weights that no gradient reaches.

@@ -221,6 +221,7 @@ def _unreached(
     DistributedDataParallel waits for the gradient of every weight unless it is told that some have none.
     """
     device = next(model.parameters()).device
+    model.train()  # Some layers read other weights in evaluation
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         torch.autocast(device.type, torch.bfloat16, enabled=mixed),
