@@ -19,7 +19,7 @@ COUNTS = "counts"
 
 
 def share_counts(batches: Sequence[Mapping[str, Any]], device: torch.device | None = None) -> list[Mapping[str, Any]]:
-    """Return the batches of a step with the mean counts of all its batches in place of their own.
+    """Return the batches of a step, each with the mean counts of all batches of the step.
 
     Args:
         batches: The batches of this process.
