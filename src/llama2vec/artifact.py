@@ -372,8 +372,9 @@ def _look(
     _refuse_busy(output, found)
     if (found.finished or found.worth_keeping) and not (overwrite or extend):
         holds = f"holds {kind.noun}" if found.finished else f"holds an unfinished {kind.noun.partition(' ')[2]}"
-        outdated = f"that a development version of llama2vec began, which cannot be continued; {kind.advice}"
-        raise OutputExistsError(f"{output}: {holds} {outdated if found.is_outdated else refusal}")
+        if found.is_outdated:
+            refusal = f"that a development version of llama2vec began, which cannot be continued; {kind.advice}"
+        raise OutputExistsError(f"{output}: {holds} {refusal}")
     if kind.is_folder and not extend:
         refuse_strangers(output, kind)
     return False, new_path(target) if found.finished or found.worth_keeping else in_place

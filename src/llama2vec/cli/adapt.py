@@ -33,8 +33,8 @@ def adapt_command(
 ) -> None:
     """Adapt a causal LLM on plain text and save it as an encoder."""
     changes = with_options(sets, ("--corpus", "text.corpus", corpus), ("--model", "model.name", model))
-    read, train = partial(load_config, AdaptConfig, recipe), partial(_adapt, overwrite=overwrite)
-    train_with_seeds("adapt", read, changes, output, seeds, train)
+    read = partial(load_config, AdaptConfig, recipe)
+    train_with_seeds("adapt", read, changes, output, seeds, _adapt, overwrite=overwrite)
 
 
 def _adapt(config: AdaptConfig, output: Path, *, overwrite: bool) -> dict[str, float]:

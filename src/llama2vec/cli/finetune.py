@@ -32,8 +32,8 @@ def finetune_command(
 ) -> None:
     """Fine-tune an LLM or an adapted encoder on labeled queries and save it as an encoder."""
     changes = with_options(sets, ("--data", "data.sources", data), ("--model", "model.name", model))
-    read, train = partial(load_config, FinetuneConfig, recipe), partial(_finetune, overwrite=overwrite)
-    train_with_seeds("finetune", read, changes, output, seeds, train)
+    read = partial(load_config, FinetuneConfig, recipe)
+    train_with_seeds("finetune", read, changes, output, seeds, _finetune, overwrite=overwrite)
 
 
 def _finetune(config: FinetuneConfig, output: Path, *, overwrite: bool) -> dict[str, float]:

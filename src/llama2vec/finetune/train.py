@@ -53,6 +53,7 @@ from llama2vec.training.saving import check_trainable, make_trainable, save_trai
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedModel
 from llama2vec.training.state import step_size_kept
+from llama2vec.training.steps import COUNTS
 from llama2vec.training.tracking import Tracking
 
 logger = logging.getLogger(__name__)
@@ -114,8 +115,10 @@ class ContrastiveObjective:
         queries = [example.query for example in examples]
         passages = [text for example in examples for text in example.passages]
         ids = self._prompted(queries, "query"), self._prompted(passages, "passage")
-        bags = [*self.ebae.bags(queries, "query"), *self.ebae.bags(passages, "passage")] if self.ebae else ()
-        return {"batch": contrastive_batch(examples, *ids, bags)}
+        if self.ebae is None:
+            return {"batch": contrastive_batch(examples, *ids)}
+        bags = [*self.ebae.bags(queries, "query"), *self.ebae.bags(passages, "passage")]
+        return {"batch": contrastive_batch(examples, *ids, bags), COUNTS: {"loss_self": self.ebae.count(bags)}}
 
     def _prompted(self, texts: Sequence[str], side: Side) -> list[list[int]]:
         prompt, limit = self.encoder.reading(side)[0], _read_tokens(self.encoder, self.data)[side]
@@ -153,7 +156,7 @@ class ContrastiveObjective:
             else:
                 width, texts = self.encoder.dimension, torch.cat([contrastive.query_rows, contrastive.passage_rows])
                 loss, parts = self._loss_at_vectors(vectors[:, :width], contrastive, guide[:, :width])
-                pretext = self.ebae.loss(vectors[:, width:], texts, contrastive.bags)
+                pretext = self.ebae.loss(vectors[:, width:], texts, contrastive.bags, batch[COUNTS]["loss_self"])
                 parts, loss = {**parts, "loss_self": pretext}, loss + self.ebae.weight * pretext
         assert vectors.grad is not None
         gradients = vectors.grad
