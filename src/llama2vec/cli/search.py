@@ -73,7 +73,8 @@ def search_command(
     from llama2vec.retrieve.search.retriever import Retriever
 
     mixing = _fusion(ranking.fusion, ranking.weight or [])
-    retriever = Retriever.open(index, model, device=device, dtype=dtype, fusion=mixing)
+    by_words = ranking.mode == "bm25"
+    retriever = Retriever.open(index, model, device=device, dtype=dtype, fusion=mixing, by_words=by_words)
     chosen = cast("Mode", ranking.mode or retriever.default_mode)
     if chosen != "hybrid" and mixing != Fusion():
         raise ConfigError(
