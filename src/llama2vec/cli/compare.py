@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
@@ -55,9 +55,7 @@ def compare_command(
             "FOLDER:SYSTEM); the first is the baseline."
         ),
     ],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write everything to this JSON file.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all to this JSON file.")] = None,
     task: Annotated[
         str | None,
         typer.Option(help="Task with the judgments and texts: a BEIR folder (PATH or PATH:SPLIT), beir/NAME, ir:ID."),
@@ -73,7 +71,7 @@ def compare_command(
 ) -> None:
     """Test whether one run is better than another, query by query.
 
-    Of a folder with several seeds, each query counts with its mean over the seeds.
+    Where a folder holds several seeds, each query counts with its mean over them.
     """
     from llama2vec.score.comparison import ComparisonOptions, check_options
     from llama2vec.score.methods import method_folder
@@ -91,14 +89,8 @@ def compare_command(
     check_options(options := ComparisonOptions(**shown.model_dump(exclude={"ties"})))
     wanted = list(dict.fromkeys(metrics or []))
     if any(folders):
-        methods = [found for found in folders if found]
-        if len(methods) < len(runs):
-            odd = next(run for run, found in zip(runs, folders, strict=True) if not found)
-            raise ConfigError(f"{odd} is not a folder, and the others are; compare runs, or folders of results")
-        refuse_options(
-            {"--qrels": qrels, "--set": sets, "--ties": shown.ties}, "belongs to runs, and these are folders"
-        )
-        comparisons = _compare_folders(methods, task, wanted, options)
+        of_runs = {"--qrels": qrels, "--set": sets, "--ties": shown.ties}
+        comparisons = _compare_folders(_all_folders(runs, folders, of_runs), task, wanted, options)
     else:
         if task is None:
             refuse_options({"--set": sets}, "says how the corpus of --task is read, and no task is named")
@@ -153,6 +145,17 @@ def _compare_runs(
     if data:
         comparisons = with_texts(comparisons, named, data.queries, data.corpus_source, asked.reading)
     return comparisons
+
+
+def _all_folders(
+    named: Sequence[str], folders: Sequence[tuple[Path, str] | None], of_runs: Mapping[str, object]
+) -> list[tuple[Path, str]]:
+    """Return the folders; refuse a run among them, and what concerns runs alone."""
+    odd = next((run for run, found in zip(named, folders, strict=True) if not found), None)
+    if odd is not None:
+        raise ConfigError(f"{odd} is not a folder, and the others are; compare runs, or folders of results")
+    refuse_options(of_runs, "belongs to runs, and these are folders")
+    return [found for found in folders if found]
 
 
 def _compare_folders(

@@ -89,17 +89,13 @@ def evaluate_command(
 ) -> None:
     """Score a model, BM25 or a run on retrieval tasks, and a model on sentence pairs.
 
-    Equal scores: our own systems rank them by ascending id, and the run that --output keeps has falling scores, so that
-    trec_eval gives the same numbers. A given run is scored as trec_eval scores it: in single precision, equal scores by
-    descending id; --set ties=id ranks them by ascending id.
+    Our own systems rank equal scores by ascending id, and trec_eval gives the run in --output the same numbers. A given
+    run is scored as by trec_eval: equal scores, in single precision, by descending id (--set ties=id: ascending).
     """
     from llama2vec.data.tasks.trec import check_id
     from llama2vec.score.systems import BM25, Stores, System
 
-    if mode not in ("dense", "hybrid"):
-        raise ConfigError(f"--mode {mode}: choose dense or hybrid; for BM25 alone, give bm25 as the model")
-    if mode == "hybrid" and model == BM25:
-        raise ConfigError("--mode hybrid joins BM25 with a model's vectors; give a model, not bm25")
+    _check_mode(mode, model)
     own = [text for text in sets or [] if re.split(r"[.=]", text)[0].strip() in _Settings.model_fields]
     named = [text for text in sets or [] if text.partition("=")[0].strip() == "prompts"]
     named = with_options(named, ("--prompts", "prompts", loading.prompts))
@@ -112,10 +108,7 @@ def evaluate_command(
     if model == BM25 and encoder_sets + named:
         # Not the encoder's settings then: names the nearest of ours.
         load_config(_Settings, None, encoder_sets + named)
-    if name is None and not is_run:
-        # One system whether it is written ``tuned``, ``./tuned`` or ``tuned/``.
-        plain = os.path.normpath(model) if Path(model).is_dir() else model
-        name = f"{plain}+bm25" if mode == "hybrid" else plain
+    name = name or (None if is_run else _own_name(model, mode))
     # A typo shows before a model is loaded.
     check_id(name or "run", "name of the system", "--name")
     _check_tasks(tasks, settings, writes=overwrite or output is not None)
@@ -134,6 +127,19 @@ def evaluate_command(
         _encode(system, tasks, settings)
     else:
         _evaluate(system, tasks, output, settings, Stores(settings.stores), overwrite=overwrite)
+
+
+def _check_mode(mode: str, model: str) -> None:
+    if mode not in ("dense", "hybrid"):
+        raise ConfigError(f"--mode {mode}: choose dense or hybrid; for BM25 alone, give bm25 as the model")
+    if mode == "hybrid" and model == "bm25":
+        raise ConfigError("--mode hybrid joins BM25 with a model's vectors; give a model, not bm25")
+
+
+def _own_name(model: str, mode: str) -> str:
+    """Return the name of a system, the same for ``tuned``, ``./tuned`` and ``tuned/``."""
+    plain = os.path.normpath(model) if Path(model).is_dir() else model
+    return f"{plain}+bm25" if mode == "hybrid" else plain
 
 
 def _scoring_settings(sets: Sequence[str], metrics: list[str] | None, depth: int | None, data_root: str) -> _Settings:

@@ -36,7 +36,7 @@ class Method:
 
 
 def method_folder(named: str) -> tuple[Path, str] | None:
-    """Return the folder and the system that ``FOLDER`` or ``FOLDER:SYSTEM`` names; None where it is no folder."""
+    """Return the folder and the system that ``FOLDER`` or ``FOLDER:SYSTEM`` names; None where there is none."""
     folder, _, system = named.rpartition(":")
     if Path(named).is_dir():
         return Path(named), ""

@@ -10,6 +10,7 @@ from typing import Any
 
 from llama2vec.data.corpus.passages import corpus_fingerprint
 from llama2vec.data.settings import Ties
+from llama2vec.data.tasks.ties import kept_apart
 from llama2vec.data.tasks.trec import read_run
 from llama2vec.errors import DataError, EvaluationError
 from llama2vec.records import Run
@@ -25,6 +26,11 @@ def ties_of(path: Path) -> Ties:
     if not is_result(_result_of(path)):
         return "trec_eval"
     return "trec_eval" if _settings_of(path).get("ties") == "trec_eval" else "id"
+
+
+def read_ranked_run(path: Path) -> Run:
+    """Return a TREC run whose equal scores were ranked as :func:`ties_of` says, and are no longer equal."""
+    return kept_apart(read_run(path), ties_of(path))
 
 
 def read_named_runs(paths: Sequence[Path]) -> list[Run]:
