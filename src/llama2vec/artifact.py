@@ -172,6 +172,7 @@ def claim(
     plan: Mapping[str, Any],
     *,
     overwrite: bool = False,
+    again: bool = True,
     extend: bool = False,
     inputs: Iterable[str | Path | None] = (),
     shared: bool = False,
@@ -182,7 +183,7 @@ def claim(
         output: The folder or file to make.
         kind: The kind of artifact.
         plan: Everything that decides the result; JSON types. Equal plans make equal artifacts.
-        overwrite: Replace an artifact of this kind that another plan made, or make a finished one again.
+        overwrite: Replace an artifact of this kind that another plan made, and with ``again`` one of the same plan.
         extend: Add to an artifact of this kind; all that the folder also holds is carried over.
         inputs: The inputs of the result. Names other than local paths are ignored.
         shared: Several processes with the same plan may make the output together.
@@ -195,7 +196,7 @@ def claim(
     check_inputs(output, inputs)
 
     def look() -> tuple[bool, Path]:
-        finished, path = _look(output, kind, plan, overwrite=overwrite, extend=extend)
+        finished, path = _look(output, kind, plan, overwrite=overwrite, again=again, extend=extend)
         if path != output.resolve():
             check_replaceable(output)
         return finished, path
@@ -355,7 +356,7 @@ def sweep_temporary(folder: Path) -> None:
 
 
 def _look(
-    output: Path, kind: Kind, plan: Mapping[str, Any], *, overwrite: bool, extend: bool = False
+    output: Path, kind: Kind, plan: Mapping[str, Any], *, overwrite: bool, again: bool = True, extend: bool = False
 ) -> tuple[bool, Path]:
     """Return whether the plan has already made the output, and otherwise where to write."""
     target = output.resolve()
@@ -364,7 +365,7 @@ def _look(
     if found is None:
         return False, in_place
     same = same_plan(found.plan, plan)
-    if same and not (found.finished and overwrite):
+    if same and not (found.finished and overwrite and again):
         return (True, target) if found.finished else (False, in_place)
     _refuse_busy(output, found)
     if (found.finished or found.worth_keeping) and not (overwrite or extend):

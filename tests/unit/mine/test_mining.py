@@ -14,7 +14,7 @@ import pytest
 from made_examples import OPEN, TopicEncoder, with_bm25, write_jsonl
 
 from llama2vec.data.examples import reported
-from llama2vec.data.examples.labeled import read_examples
+from llama2vec.data.examples.labeled import named_fingerprint, read_examples
 from llama2vec.data.examples.reported import report_path
 from llama2vec.errors import (
     ConfigError,
@@ -127,6 +127,22 @@ def test_a_replacement_killed_between_examples_and_report_ends_with_the_next_cal
     report = json.loads(report_path(output).read_text(encoding="utf-8"))
     assert report["output"]["sha256"] == file_sha256(output)
     assert [path.name for path in output.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_examples_under_another_name_are_the_same_and_an_earlier_version_named_them(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mined(path: Path, corpus: Path = files["corpus"]) -> object:
+        return mine_to_file(MiningInputs(str(path), corpus=str(corpus)), files["output"], OPEN)
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr("llama2vec.mine.mining.examples_fingerprint", named_fingerprint)
+        assert mined(files["pairs"])
+    assert mined(files["pairs"]) is None
+    files["output"].unlink()
+    assert mined(files["pairs"])
+    renamed = files["pairs"].rename(files["pairs"].with_name("renamed.jsonl"))
+    assert mined(renamed) is None
 
 
 def test_changed_inputs_are_noticed(files: dict[str, Path], corpus: list[Passage]) -> None:
