@@ -9,6 +9,9 @@ from pydantic import AfterValidator, Field, model_validator
 from llama2vec.config import Settings, StableHashSettings
 from llama2vec.languages import Language
 
+Ties = Literal["trec_eval", "id"]
+"""How equal scores of a run are ranked: ``trec_eval`` as it does, by descending id; ``id`` by ascending id."""
+
 DEFAULT_EXCLUDE = (
     "node_modules/**",
     "**/node_modules/**",

@@ -29,7 +29,7 @@ from llama2vec.pipeline.rates import Rates, forward_operations, model_shape
 from llama2vec.pipeline.samples import SAMPLE, Lengths, Samples
 from llama2vec.pipeline.systems import systems
 from llama2vec.processes import launched_processes
-from llama2vec.score.tasks import tasks_data
+from llama2vec.score.corpora import tasks_data
 from llama2vec.training.memory import training_memory
 from llama2vec.training.settings import OptimizerSettings
 

@@ -41,7 +41,8 @@ from llama2vec.pipeline.record import (
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.systems import systems
 from llama2vec.processes import check_same, on_first_process, process_count, process_rank
-from llama2vec.score.tasks import check_scoring, task_places, tasks_data
+from llama2vec.score.corpora import tasks_data
+from llama2vec.score.tasks import check_scoring, task_places
 from llama2vec.training.output import join_processes
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,8 @@ from llama2vec.manifest import digest
 from llama2vec.model.source import resolve_model
 from llama2vec.pipeline.settings import ExampleSource, RunConfig, warn_of_one_judge
 from llama2vec.pipeline.systems import check_windows, hybrid_model, raw_encoder, scored_tasks, systems
-from llama2vec.score.tasks import find_task, tasks_data
+from llama2vec.score.corpora import tasks_data
+from llama2vec.score.tasks import find_task
 from llama2vec.training.output import model_fingerprint
 
 # Folder of each stage in the run's folder; further rounds append their number.

@@ -238,3 +238,16 @@ def test_queries_without_text_are_counted(
     assert done.code == 0, done.err
     warning = f"{asked}: 1 query ('q') has no text, and its ranking means nothing; write or remove it"
     assert [line for line in caplog.messages if "no text" in line] == [warning]
+
+
+def test_a_search_by_bm25_says_nothing_of_vectors_that_are_missing(
+    tmp_path: Path, command_line: CommandLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "llama2vec")
+    store = write_store(lambda: [Passage("a", "river")], None, tmp_path / "words", source={})
+    build_index(store, tmp_path / "index", bm25="en")
+    assert command_line("search", tmp_path / "index", "river").code == 0
+    assert "has no vectors" in caplog.text
+    caplog.clear()
+    assert command_line("search", tmp_path / "index", "river", "--mode", "bm25").code == 0
+    assert "vectors" not in caplog.text

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from compared import NEW, OLD, OTHER, QRELS, compare_one, read_comparisons, report, two_tasks
 
-from llama2vec.data.tasks.trec import read_run, write_run
+from llama2vec.data.tasks.trec import read_run
 from llama2vec.errors import DataError, EvaluationError, OutputExistsError
 from llama2vec.files import FileKind
 from llama2vec.records import Report, Run
@@ -15,13 +15,10 @@ from llama2vec.score.comparison import compare_reports, pooled_comparison
 from llama2vec.score.results import (
     COMPARISON_FILE,
     Result,
-    check_same_corpus,
     comparison_from_json,
     comparison_to_json,
     read_json,
-    read_named_runs,
     read_result,
-    task_of,
     with_query_values,
     write_comparisons,
     write_result,
@@ -117,37 +114,3 @@ def test_a_pair_with_missing_numbers_is_damaged() -> None:
     del data["pairs"][0]["t_p"]
     with pytest.raises(DataError, match=r"damaged.*t_p"):
         comparison_from_json(data)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
-    """Two runs with one tag, in folders of their own."""
-    paths = [tmp_path / name / "tiny.trec" for name in ("old", "new")]
-    for path, run in zip(paths, (OLD, NEW), strict=True):
-        write_run(Run(run.results, "same"), path)
-    return paths
-
-
-def beside(path: Path, task: str, fingerprint: str) -> None:
-    content = {"task": task, "settings": {"corpus_fingerprint": fingerprint, "judgments_fingerprint": "judged"}}
-    path.with_suffix(".json").write_text(json.dumps(content), encoding="utf-8")
-
-
-def test_runs_with_one_tag_are_named_after_their_paths(files: list[Path]) -> None:
-    assert [run.tag for run in read_named_runs(files)] == [str(path.with_suffix("")) for path in files]
-    with pytest.raises(EvaluationError, match="is given twice"):
-        read_named_runs([files[0], files[0].parent / "." / "tiny.trec"])
-
-
-def test_runs_of_two_corpora_are_refused_and_unknown_ones_trusted(files: list[Path]) -> None:
-    beside(files[0], "a", "1" * 64)
-    check_same_corpus(files)
-    assert task_of(files, "judged") is None
-    beside(files[1], "a", "1" * 64)
-    check_same_corpus(files)
-    assert task_of(files, "judged") == "a"
-    assert task_of(files, "of another split") is None
-    beside(files[1], "b", "2" * 64)
-    assert task_of(files, "judged") is None
-    with pytest.raises(EvaluationError, match="belong to different corpora"):
-        check_same_corpus(files)

@@ -239,7 +239,7 @@ class _Reading:
         if word == "(":
             inner = self.expression(0)
             if self._word() == ",":
-                raise mistake("holds a list in parentheses outside of `in (…)`; compare one value at a time")
+                raise mistake("holds a list outside of `in (…)`; compare one value at a time, and write 12.5, not 12,5")
             return self._closed(inner)
         if word in ("true", "false"):
             return _Operand("number", literal="1" if word == "true" else "0", word=word)

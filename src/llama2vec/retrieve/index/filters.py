@@ -182,6 +182,8 @@ def _evaluated(connection: sqlite3.Connection, statement: str, where: str, longe
             problem = TOO_DEEP
         if problem.startswith('near ")"') and not where.rstrip().endswith(")"):
             problem = "the expression is incomplete"
+        elif problem.endswith("syntax error"):
+            problem = f"cannot be read as one expression ({problem}); join comparisons with `and` or `or`"
         raise mistake(problem) from None
     finally:
         connection.set_progress_handler(None, 0)
@@ -224,6 +226,7 @@ def _parsed(where: str, types: Types | None) -> list[Token]:
     if not tokens:
         raise mistake("is empty; write an expression such as year >= 2020, or leave it out")
     _check_parentheses(tokens)
+    _check_commas(tokens)
     _check_depth(tokens)
     _check_chains(tokens)
     return tokens
@@ -294,6 +297,18 @@ def _check_parentheses(tokens: Sequence[Token]) -> None:
             open_ones.pop()
     if open_ones:
         raise mistake(f"the parenthesis at character {open_ones[-1] + 1} is not closed")
+
+
+def _check_commas(tokens: Sequence[Token]) -> None:
+    """Refuse a comma outside of parentheses, as in ``price > 12,5``: SQLite calls it a row value."""
+    depth = 0
+    for token in tokens:
+        depth += {"(": 1, ")": -1}.get(token.written, 0)
+        if token.written == "," and not depth:
+            raise mistake(
+                f"a comma stands at character {token.at + 1}; write numbers with a point, such as 12.5, and several "
+                "values as in (1, 2)"
+            )
 
 
 def _check_depth(tokens: Sequence[Token]) -> None:

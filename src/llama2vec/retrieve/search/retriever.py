@@ -89,6 +89,7 @@ class Retriever:
         device: str = "auto",
         dtype: str = "auto",
         fusion: Fusion | None = None,
+        by_words: bool = False,
     ) -> Retriever:
         """Open an index folder, or a vector store.
 
@@ -99,6 +100,7 @@ class Retriever:
             device: Where that model runs.
             dtype: Its number format.
             fusion: How ``hybrid`` mixes; None = the defaults of :class:`Fusion`.
+            by_words: It will be searched by BM25 alone, so nothing is said of vectors that it lacks.
 
         Raises:
             StoreError: The index does not exist, is damaged or belongs to another store, or the encoder's contract
@@ -106,7 +108,7 @@ class Retriever:
         """
         opened = OpenedIndex.open(Path(path))
         store = opened.index.store
-        if not store.has_vectors:
+        if not (store.has_vectors or by_words):
             how = store.how_to_add_vectors
             logger.info("%s has no vectors, so it is searched with BM25 only; add them with %s", store.path, how)
         settings = ModelSettings.model_validate({"device": device, "dtype": dtype})

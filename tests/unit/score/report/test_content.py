@@ -10,7 +10,8 @@ from made_results import LOG, NEW, OLD, QUERIES, make_report
 from llama2vec.errors import ConfigError, DataError, EvaluationError
 from llama2vec.records import Report
 from llama2vec.score.comparison import compare_reports
-from llama2vec.score.report.content import Content, averages, build_content, read_sources
+from llama2vec.score.report.content import Content, averages, build_content
+from llama2vec.score.report.sources import read_sources
 from llama2vec.score.results import Result, comparison_to_json, write_comparisons, write_result
 
 Writer = Callable[..., Path]
