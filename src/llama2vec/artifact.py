@@ -29,6 +29,7 @@ import fnmatch
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -36,7 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llama2vec.errors import Llama2VecError, OutputBusyError, OutputExistsError
+from llama2vec.errors import Llama2VecError, OutputBusyError, OutputExistsError, raise_unless_missing
 from llama2vec.files import (
     Lock,
     check_inputs,
@@ -78,10 +79,11 @@ class Kind:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file; None if the file is missing, irregular or holds something else."""
+    """Return the object in a JSON file; None if it is missing, irregular or holds something else; else an OSError."""
     try:
-        content = json.loads(path.read_bytes()) if path.is_file() else None
-    except (OSError, ValueError, RecursionError):
+        content = json.loads(path.read_bytes()) if stat.S_ISREG(path.stat().st_mode) else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise_unless_missing(error)
         return None
     return content if isinstance(content, dict) else None
 
@@ -363,8 +365,7 @@ def _look(
     found = find(output, kind)
     if found is None:
         return False, in_place
-    same = same_plan(found.plan, plan)
-    if same and not (found.finished and overwrite):
+    if same_plan(found.plan, plan) and not (found.finished and overwrite):
         return (True, target) if found.finished else (False, in_place)
     _refuse_busy(output, found)
     if (found.finished or found.worth_keeping) and not (overwrite or extend):
