@@ -410,7 +410,15 @@ def test_what_is_no_object_is_none_and_what_the_system_refuses_is_its_error(
     file.write_text("{")
     loop.symlink_to(loop)
     os.mkfifo(tmp_path / "pipe.json")
-    absent = (file, loop, tmp_path, tmp_path / "pipe.json", tmp_path / "no.json", file / "x.json", tmp_path / ("x" * 999))
+    absent = (
+        file,
+        loop,
+        tmp_path,
+        tmp_path / "pipe.json",
+        tmp_path / "no.json",
+        file / "x.json",
+        tmp_path / ("x" * 999),
+    )
     assert [read_object(path) for path in absent] == [None] * len(absent)
     file.write_text('{"a": 1}')
     assert read_object(file) == {"a": 1}

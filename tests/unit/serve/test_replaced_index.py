@@ -62,7 +62,11 @@ def raising(error: Exception) -> Any:
         (refuse_folder, "", "index cannot be read (Permission denied)"),
         (raising(OutputBusyError("index: process 7 is writing it")), "", "process 7 is writing it"),
         (raising(DataError("index cannot be written (Permission denied)")), "", "cannot be written"),
-        (raising(OSError(5, "Input/output error")), "", "a file of the index or its store cannot be read (Input/output"),
+        (
+            raising(OSError(5, "Input/output error")),
+            "",
+            "a file of the index or its store cannot be read (Input/output",
+        ),
     ],
 )
 def test_a_sync_that_the_service_may_not_read_is_told_once_and_needs_no_restart(

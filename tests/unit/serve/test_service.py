@@ -278,9 +278,7 @@ def test_a_vector_database_that_hangs_longer_than_the_request_is_noticed(
     assert caplog.text.count("Qdrant does not answer") == 1
 
 
-def test_a_search_that_does_not_return_is_reported_until_it_does(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_that_does_not_return_is_reported_until_it_does(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     service, hang, hits = start(timeout_seconds=0.3), threading.Event(), StandInSearcher.hits
 
     def hanging(self: StandInSearcher, question: str, *asked: Any, **how: Any) -> list[Hit]:
