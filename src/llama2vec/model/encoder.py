@@ -24,7 +24,8 @@ from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
 from llama2vec.model.lengths import Cut
 from llama2vec.model.limits import most_tokens, within_model
-from llama2vec.model.local import check_layer_count, fetched, quiet_transformers, weights_to_save
+from llama2vec.model.loading import quiet_transformers, weights_to_save
+from llama2vec.model.local import check_layer_count, fetched
 from llama2vec.model.pooling import Pooling, check_finite, unit_vectors
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
 from llama2vec.model.publish.portable_files import PUBLIC_FILES
