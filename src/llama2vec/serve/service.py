@@ -124,7 +124,7 @@ class Service:
         return self.loaded
 
     async def _load_all(self) -> None:
-        """Load, and answer from it once it has answered; what answered before goes on until then."""
+        """Load, and answer from what was loaded after it has answered a test; what is there answers until that time."""
         loaded = await _in_daemon_thread(self._load)
         batcher = self._new_batcher(loaded.model) if loaded.model else None
         try:
