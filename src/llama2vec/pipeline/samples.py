@@ -126,7 +126,8 @@ class Samples:
         assert settings
         assert settings.from_corpus
         head = list(islice(self.passages(source), 2 * SAMPLE))
-        found = list(pairs_from_corpus(head, settings.from_corpus, settings.seed))
+        unlimited = settings.from_corpus.model_copy(update={"limit": 0})
+        found = list(pairs_from_corpus(head, unlimited, settings.seed))
         each, total = len(found) / len(head), self.corpus(source).total
         self.notes.append(f"{source}: {each:.1f} pairs per passage (from the first {len(head)})")
         count = round(each * min(settings.from_corpus.limit or total, total))

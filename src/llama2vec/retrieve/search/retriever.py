@@ -38,6 +38,7 @@ from llama2vec.retrieve.search.texts import (
     check_ways,
     split_passages,
 )
+from llama2vec.retrieve.store.number_format import warn_of_another_format
 from llama2vec.retrieve.store.reader import Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store.writer import passages_sha256, warn_of_cut_passages, write_store
 
@@ -180,6 +181,7 @@ class Retriever:
         store = write_store(
             lambda: passages, encoder, home / "store", source=source, overwrite=overwrite, total=len(passages)
         )
+        warn_of_another_format(store, dtype)
         warn_of_cut_passages(store, "cut them into passages with split=PassageSettings()")
         build_index(store, home / "index", bm25=language, keeps_bm25=False, overwrite=overwrite)
         return cls.open(home / "index", encoder)
@@ -203,10 +205,6 @@ class Retriever:
     def encoder(self) -> QueryEncoder | None:
         """For the queries; None = search by ``bm25`` alone."""
         return self._opened.encoder
-
-    @encoder.setter
-    def encoder(self, encoder: QueryEncoder | None) -> None:
-        self.encode_with(lambda opened: encoder)
 
     def encode_with(self, encoder_for: Callable[[OpenedIndex], QueryEncoder | None]) -> None:
         """Ask for the encoder of this and each later state of the index; None = ``bm25`` alone searches that state."""
