@@ -26,7 +26,6 @@ Every refusal is an :class:`~llama2vec.errors.OutputExistsError`.
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 import re
 import time
@@ -48,6 +47,7 @@ from llama2vec.files import (
 )
 from llama2vec.locks import Lock
 from llama2vec.manifest import plan_difference, same_plan, unsealed
+from llama2vec.manifest import read_object as read_object
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}$")
 _WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.1
@@ -79,15 +79,6 @@ class Kind:
     def refusal(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         """Say why a plan cannot continue what another one made, and what to do; "" where it can."""
         return "" if same_plan(there, now) else f"with other settings ({plan_difference(there, now)}); {self.advice}"
-
-
-def read_object(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file; None if the file is missing, irregular or holds something else."""
-    try:
-        content = json.loads(path.read_bytes()) if path.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def folder_kind(noun: str, file: str, form: Mapping[str, Any], entries: tuple[str, ...]) -> Kind:

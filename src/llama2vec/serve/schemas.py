@@ -316,7 +316,7 @@ def faulty_field(errors: Sequence[Mapping[str, Any]]) -> Problem:
 def _what_is_wrong(error: Mapping[str, Any], param: str | None) -> str:
     kind, given = error["type"], error.get("input")
     if param and param.startswith("input.") and isinstance(given, int | list):
-        return ": send texts, not token ids (LangChain: check_embedding_ctx_length=False)"
+        return ": send texts, not token ids (LangChain: check_embedding_ctx_length=False; see docs/stacks.md)"
     if param == "input" and kind in _TYPE_ERRORS:
         return ": give a text or a list of texts"
     if kind in _LIMITS and (kind != "less_than_equal" or param == "depth"):

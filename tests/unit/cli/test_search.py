@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from counting_encoder import CountingEncoder
 from running import CommandLine
+from synced_folder import sync, write
 
 from llama2vec.data.tasks.trec import read_run
 from llama2vec.records import Passage, Place
@@ -251,3 +252,26 @@ def test_a_search_by_bm25_says_nothing_of_vectors_that_are_missing(
     caplog.clear()
     assert command_line("search", tmp_path / "index", "river", "--mode", "bm25").code == 0
     assert "vectors" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["index.json", "part.json", "store.json", "documents.json"])
+def test_a_file_that_may_not_be_read_is_named_with_the_systems_reason(
+    command_line: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
+    sync(folder, index)
+    read_bytes = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    asked = ("remove", index, "a.txt") if name == "documents.json" else ("search", index, "wool")
+    told = command_line.refused(*asked)
+    assert f"{name} cannot be read (Permission denied); check permissions and disk" in told or (
+        f"{name}: Permission denied; check permissions and disk" in told
+    )
+    assert "build the index again" not in told
+    assert "free space" not in told

@@ -31,7 +31,15 @@ from llama2vec.retrieve.index.filters import PassageFields
 from llama2vec.retrieve.index.lexical import Bm25Index, new_tokenizer
 from llama2vec.retrieve.index.tuning import kind_for, tuned
 from llama2vec.retrieve.settings import FaissSearch, IndexKind, SearchRequest
-from llama2vec.retrieve.store.reader import PLAN_FILE, STORE_FILE, VectorStore, is_intact, store_passages, store_sha256
+from llama2vec.retrieve.store.reader import (
+    PLAN_FILE,
+    STORE_FILE,
+    VectorStore,
+    is_intact,
+    read_errors,
+    store_passages,
+    store_sha256,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +151,7 @@ def build_index(
     return [wanted["kind"]] * (makes_vectors and store.has_vectors) + ([_BM25] if makes_bm25 else [])
 
 
+@read_errors()
 def open_index(path: str | Path) -> Index:
     """Open an index that :func:`build_index` wrote; a store's folder opens as an exact index.
 
@@ -164,6 +173,7 @@ def open_index(path: str | Path) -> Index:
     return FaissIndex(store, manifest.kind, file, manifest.search)
 
 
+@read_errors()
 def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
     """Open the BM25 index of an index folder; None if it has none. Each search checks its files, as the store does.
 
@@ -179,6 +189,7 @@ def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
     if part.store_sha256 != store_sha256(store):
         raise StoreError(f"{folder} was made from another store than {store.path}; {again}")
 
+    @read_errors()
     def check() -> None:
         for name, expected in part.files.items():
             if not is_intact(folder / name, expected.sha256):
@@ -187,6 +198,7 @@ def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
     return Bm25Index.load(folder, store.ids, check)
 
 
+@read_errors()
 def open_fields(path: str | Path, store: VectorStore) -> PassageFields:
     """Open the fields of an index's passages; the first filter reads the table of the index, or makes one in memory."""
     folder = index_folder(path)
@@ -207,6 +219,7 @@ def search_facts(path: str | Path) -> str:
     return index.facts() if isinstance(index, FaissIndex) and index.settings != FaissSearch() else ""
 
 
+@read_errors()
 def check_index(path: str | Path) -> Path:
     """Return the folder that :func:`open_index` reads; a StoreError if it holds neither an index nor a store."""
     bring_back(Path(path))
@@ -214,6 +227,7 @@ def check_index(path: str | Path) -> Path:
     if not any((folder / file).exists() for file in (MANIFEST, STORE_FILE, PLAN_FILE)):
         if str(path) in own_models() or all((folder / file).is_file() for file in (CONTRACT_FILE, "config.json")):
             raise StoreError(f"no index at {path}: it is an encoder, which `llama2vec serve --model {path}` serves")
+        read_object(folder / MANIFEST)  # Raises an error where this user may not look into the folder
         raise StoreError(
             f"no index at {folder}; make one of a folder of documents with `llama2vec sync FOLDER {folder}`, "
             "of a vector store with `llama2vec index`, or ask a folder with `llama2vec ask`"

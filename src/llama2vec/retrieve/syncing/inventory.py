@@ -17,7 +17,7 @@ from llama2vec.errors import StoreError
 from llama2vec.files import write_atomic
 from llama2vec.manifest import SEAL, digest, sealed, unsealed
 from llama2vec.retrieve.index.folder import MANIFEST
-from llama2vec.retrieve.store.reader import STORE_FILE
+from llama2vec.retrieve.store.reader import STORE_FILE, read_errors
 
 INVENTORY_FILE, STORE_FOLDER, INDEX_FOLDER = "documents.json", "store", "index"
 _FORMAT: dict[str, Any] = {"format": "llama2vec-library", "version": 1}
@@ -77,6 +77,7 @@ class Inventory(BaseModel):
     files: tuple[FileRecord, ...]  # Sorted by path
 
     @classmethod
+    @read_errors()
     def read(cls, library: Path) -> Inventory:
         """Return the inventory of an index; a StoreError if there is none or it is damaged."""
         bring_back(library)
