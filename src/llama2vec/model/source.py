@@ -183,8 +183,10 @@ class ModelSpec(Settings):
 def read_choices(prompts: str | None, sets: Iterable[str] | None, **more: Any) -> ModelSpec:
     """Read the options ``--prompts`` and ``--set`` into a spec that names no particular model yet."""
     overrides = [f"prompts={prompts}"] if prompts else []
-    spec = load_config(ModelSpec, None, ['path="."', *overrides, *(f"encoder.{value}" for value in sets or ())])
-    return spec.model_copy(update=more)
+    spec = load_config(ModelSpec, None, ['path="."', *overrides])
+    # By itself, so that a mistake names the key as it was given.
+    encoder = {"encoder": load_config(EncoderSettings, None, given)} if (given := list(sets or ())) else {}
+    return spec.model_copy(update={**encoder, **more})
 
 
 def _of_old_store(source: Mapping[str, object]) -> ModelSpec:

@@ -108,7 +108,7 @@ def test_documents_and_rows_are_read_as_set_and_the_table_ends_the_output(
     strict = command_line.refused(*call[:4], tmp_path / "strict", "--set", "reading.strict=true")
     assert "photo.png" in strict
     assert not (tmp_path / "strict").exists()
-    assert "did you mean 'text_field'" in command_line.refused(
+    assert "did you mean 'reading.text_field'" in command_line.refused(
         *call[:4], tmp_path / "no", "--set", "reading.text_fild=b"
     )
 

@@ -35,7 +35,7 @@ def test_mining_reports_and_the_same_call_has_nothing_to_do(files: dict[str, Pat
     [
         (["--set", "mine.bm25=false"], "nothing to mine with"),
         (["--set", "mine.first_rank=9", "--set", "mine.last_rank=3"], "first_rank (9) must be at most last_rank (3)"),
-        (["--set", "mine.negativs=3"], "did you mean 'negatives'?"),
+        (["--set", "mine.negativs=3"], "did you mean 'mine.negatives'?"),
         (["--corpus", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["--store", "nowhere"], "no index at nowhere"),
         (["--set", "mine.short=error", "--set", "mine.negatives=99"], "of 99 negatives; widen"),

@@ -15,7 +15,7 @@ from llama2vec.finetune.settings import FinetuneConfig
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("contrastive.temprature=1", "did you mean 'temperature'"),
+        ("contrastive.temprature=1", "did you mean 'contrastive.temperature'"),
         ("contrastive.temperature=0", "contrastive.temperature"),
         ("contrastive.weight=0", "nothing to learn"),
         ("encoder.query_prompt=both", "encoder.query_prompt"),
