@@ -102,7 +102,9 @@ def test_an_unknown_key_is_told_with_the_nearest_known_one(override: str, messag
 
 def test_an_unknown_key_in_a_recipe_names_the_file(tmp_path: Path) -> None:
     path = recipe(tmp_path, "[text]\nmax_wrds = 3\n")
-    with pytest.raises(ConfigError, match=r"recipe\.toml: unknown key 'text\.max_wrds'; did you mean 'text\.max_words'"):
+    with pytest.raises(
+        ConfigError, match=r"recipe\.toml: unknown key 'text\.max_wrds'; did you mean 'text\.max_words'"
+    ):
         load_config(AdaptConfig, path)
 
 

@@ -64,7 +64,7 @@ def check_command(
     for source in sources:
         report = inspect_examples(
             source, split=config.data.split, count_tokens=count_tokens, query_max_tokens=limits[0],
-            passage_max_tokens=limits[1], negatives=negatives,
+            passage_max_tokens=limits[1], negatives=negatives, reading=config.reading,
         )  # fmt: skip
         typer.echo(f"{report}\n")
         reports.append(report)

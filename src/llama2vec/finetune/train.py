@@ -300,7 +300,7 @@ def _read(
     numbered: Iterator[tuple[TrainingExample, int]] = (
         (example, number)
         for number, source in enumerate(data.source_list if given is None else [""])
-        for example in (read_examples(source, split=data.split, limit=data.limit or None) if source else given or ())
+        for example in (_examples(config, source) if source else given or ())
     )
     checked = counting_cuts(checked_examples(numbered, config.contrastive), config)
     share = 0.0 if validation.source else validation.share
@@ -318,7 +318,7 @@ def _read(
     if not len(examples) + len(held_out):
         raise EmptyCorpusError("the data holds no labeled examples; give at least one query with a positive")
     if validation.source:
-        return examples, read_validation(validation, examples.examples, held_out_seed)
+        return examples, read_validation(validation, examples.examples, held_out_seed, config.reading)
     if share and not held_out:
         logger.warning(
             "no query is held out, because each shares its passages with too many others; give queries of their own in "
@@ -328,6 +328,11 @@ def _read(
         return examples, None
     chosen, numbers = [list(column) for column in zip(*held_out, strict=True)]
     return examples, examples_task(chosen, examples.examples, validation, held_out_seed, numbers)
+
+
+def _examples(config: FinetuneConfig, source: str) -> Iterator[TrainingExample]:
+    data = config.data
+    return read_examples(source, split=data.split, limit=data.limit or None, reading=config.reading)
 
 
 def _with_steps(settings: FinetuneOptimizerSettings, examples: int) -> OptimizerSettings:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,12 @@ class _Planner:
         config = self._config
         if config.pairs:
             # Mining is the first to need pairs, but every row should be read before hours of training.
-            self._add("pairs", _without(config.pairs.model_dump(), "source", "corpus", "model"), self._pair_inputs())
+            settings = _without(config.pairs.model_dump(), "source", "corpus", "model")
+            named = [
+                one.source for one in config.pairs.sources if (own := fields_of(config, one.source)) and own.choices
+            ]
+            settings |= {"reading": config.reading.choices} if named else {}
+            self._add("pairs", settings, self._pair_inputs())
         if config.adapt:
             self._adapt()
         rounds = config.mine.rounds if config.mine else 1
@@ -236,7 +242,9 @@ class _Planner:
         if validation.source:
             found = self.inputs.take(validation.source, partial(_validation_fingerprint, config))
             inputs.append(Input("validation", validation.source, fingerprint=found))
-        settings = _without(config.finetune.model_dump(exclude={"tracking"}), "name", "sources", "source")
+        settings = _without(config.finetune.model_dump(exclude={"tracking", "reading"}), "name", "sources", "source")
+        reading = validation_fields(config)
+        settings |= {"reading": reading.choices} if validation.source and reading.choices else {}
         self._add("finetune", settings, inputs, number)
 
     def _encode(self) -> None:
@@ -291,6 +299,19 @@ def is_read_first(config: RunConfig, source: str) -> bool:
     """Tell whether a stage reads a corpus for the others: documents, rows to split, rows with fields of other names."""
     named = config.reading.names_fields and source in (config.corpus, config.encoded_corpus)
     return named or config.passages.split == "always" or holds_documents(source, config.reading)
+
+
+def fields_of(config: RunConfig, source: str) -> ReadingSettings | None:
+    """Return what names the fields of labeled rows: the run's own settings where they are those of its corpus."""
+    is_corpus = bool(config.corpus) and normpath(source) == normpath(config.corpus)
+    return config.reading if is_corpus and config.reading.names_fields else None
+
+
+def validation_fields(config: RunConfig) -> ReadingSettings:
+    """Return what names the fields of ``finetune.validation.source``."""
+    assert config.finetune
+    own = config.finetune.reading
+    return own if own.choices else fields_of(config, config.finetune.validation.source) or own
 
 
 def adaptation_corpus(config: RunConfig) -> str:

@@ -19,6 +19,7 @@ from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.data.examples.labeled import read_examples, write_examples
 from llama2vec.data.examples.reported import report_path
 from llama2vec.data.examples.unlabeled import pairs_from_corpus
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
 from llama2vec.finetune.stage import finetune_model
@@ -37,8 +38,10 @@ from llama2vec.pipeline.plan import (
     PlannedStage,
     RunPlan,
     adaptation_corpus,
+    fields_of,
     mining_corpora,
     pair_files,
+    validation_fields,
 )
 from llama2vec.pipeline.record import PASSAGES_FILE, READING_FILE, REPORT, REPORT_FILE
 from llama2vec.pipeline.settings import RunConfig
@@ -57,6 +60,7 @@ logger = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"
 _COUNTED_AT_ONCE = 1024
+_USUAL = ReadingSettings()  # Of a corpus that no stage has read before: its fields have the usual names
 
 
 def work(plan: RunPlan, stage: PlannedStage, *, overwrite: bool = False, folder: Path | None = None) -> None:
@@ -101,14 +105,15 @@ def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             _generated_pairs(plan, stage, folder / name)
             continue
         if source:
-            rows = read_examples(source.source, split=source.split, limit=source.limit or None)
+            fields = fields_of(plan.config, source.source)
+            rows = read_examples(source.source, split=source.split, limit=source.limit or None, reading=fields)
             found = plan.inputs.read(rows, [source.source])
         else:
             assert settings.from_corpus
             corpus = plan.path(stage.input("corpus"))
             _warn_of_cut_pairs(plan.config, corpus)
             found = pairs_from_corpus(
-                plan.inputs.read(read_passages(corpus), [corpus]), settings.from_corpus, settings.seed
+                plan.inputs.read(read_passages(corpus, settings=_USUAL), [corpus]), settings.from_corpus, settings.seed
             )
         file = folder / name
         count = write_examples(found, file, overwrite=True)
@@ -137,7 +142,7 @@ def _warn_of_cut_pairs(config: RunConfig, corpus: str) -> None:
     """Warn of passages whose pairs training cuts."""
     tokenizer, most = passage_reading(read_documents_as(config))
     cut = total = 0
-    passages = (one.full_text for one in read_passages(corpus))
+    passages = (one.full_text for one in read_passages(corpus, settings=_USUAL))
     while texts := list(islice(passages, _COUNTED_AT_ONCE)):
         cut, total = cut + count_longer(tokenizer, texts, most), total + len(texts)
     rest = "is not learned from; split them with --set passages.split=always"
@@ -180,6 +185,7 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     update = {
         "model": loading.model_copy(update={"name": plan.path(model)}),
         "data": section.data.model_copy(update={"sources": sources}),
+        "reading": validation_fields(plan.config),
     }
     config = section.model_copy(update=update)
     if model.stage:
@@ -205,7 +211,7 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     vectors = config.encode.vector_format
     known = reusing(encoder, folder, vectors) if overwrite else encoder
     store = write_store(
-        lambda: inputs.read(read_passages(corpus)), known, folder, source=made_from,
+        lambda: inputs.read(read_passages(corpus, settings=_USUAL)), known, folder, source=made_from,
         shard_size=config.encode.shard_size, dtype=vectors, total=count_passages(corpus), overwrite=overwrite,
     )  # fmt: skip
     if isinstance(known, KnownVectors):

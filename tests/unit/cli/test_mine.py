@@ -116,7 +116,7 @@ def test_the_corpus_is_read_as_set_and_the_table_ends_the_output(
     call = ["mine", files["pairs"], "--set", "mine.negatives=2"]
     assert command_line(*call, "-o", files["output"], "--corpus", files["corpus"]).code == 0
     other = tmp_path / "other.jsonl"
-    assert "(text_field)" in command_line.refused(*call, "-o", other, "--corpus", renamed)
+    assert "(reading.text_field)" in command_line.refused(*call, "-o", other, "--corpus", renamed)
     done = command_line(*call, "-o", other, "--corpus", renamed, "--set", "reading.text_field=body")
     assert done.code == 0, done.err
     assert other.read_bytes() == files["output"].read_bytes()

@@ -79,7 +79,8 @@ def test_every_option_that_sets_a_key_is_compared_with_its_set(
     "call",
     [
         ("encode", "m", "c.jsonl", "-o", "s"), ("generate", "c.jsonl", "-o", "g.jsonl"), ("search", "i", "q"),
-        ("mine", "e.jsonl", "-o", "m.jsonl"), ("distill", "m", "-o", "t", "--queries", "q"), ("rerank", "r.trec", "--model", "m", "-o", "o.trec"),
+        ("mine", "e.jsonl", "-o", "m.jsonl"), ("distill", "m", "-o", "t", "--queries", "q"),
+        ("rerank", "r.trec", "--model", "m", "-o", "o.trec"),
     ],
 )  # fmt: skip
 def test_a_number_format_that_is_unknown_names_the_option(command_line: CommandLine, call: tuple[str, ...]) -> None:
