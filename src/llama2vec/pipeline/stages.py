@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"
 _COUNTED_AT_ONCE = 1024
-_USUAL = ReadingSettings()  # Of a corpus that no stage has read before: its fields have the usual names
+_USUAL = ReadingSettings()  # Rows with fields of other names are read by a stage of their own
 
 
 def work(plan: RunPlan, stage: PlannedStage, *, overwrite: bool = False, folder: Path | None = None) -> None:
