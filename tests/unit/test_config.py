@@ -75,10 +75,6 @@ def test_the_published_wordings_add_no_line_and_the_default_keeps_its_own() -> N
     assert PROMPT_RECIPES["paper"].self_prompt == "\nThe original sentence: "
 
 
-def test_the_schedule_of_earlier_recipes_has_a_shorter_name() -> None:
-    assert load_config(AdaptConfig, None, ["optimizer.schedule=constant_with_warmup"]).optimizer.schedule == "constant"
-
-
 def test_an_unknown_prompt_recipe_is_named_with_the_known_ones() -> None:
     with pytest.raises(
         ConfigError, match="no recipe called 'relesed'; choose from paper, paper-v1, paper-v2, released"

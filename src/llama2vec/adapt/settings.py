@@ -76,9 +76,6 @@ class AdaptEncoderSettings(EncoderSettings):
         return EncoderSettings.model_validate(self.model_dump(exclude={"drop_layers", "standardize"}))
 
 
-_OLD_LISTS = {True: "iso", False: "none"}
-
-
 class AdaptConfig(Settings):
     """A whole adaptation recipe (stage 1)."""
 
@@ -100,26 +97,3 @@ class AdaptConfig(Settings):
         )
         found["text"]["stop_words"] = stop_words_identity(self.text.stop_words)
         return found | ({"reading": self.reading.choices} if self.reading.choices else {})
-
-    @model_validator(mode="before")
-    @classmethod
-    def _move_stop_words(cls, data: Any) -> Any:
-        """Read ``objective.stop_words`` of earlier versions, true or false, as ``text.stop_words``."""
-        objective = data.get("objective") if isinstance(data, dict) else None
-        if not isinstance(objective, dict) or not isinstance(objective.get("stop_words"), bool):
-            return data
-        rest = {key: value for key, value in objective.items() if key != "stop_words"}
-        text = data.get("text", {})
-        given = text if isinstance(text, dict) else text.model_dump(exclude_unset=True)
-        return {**data, "objective": rest, "text": {"stop_words": _OLD_LISTS[objective["stop_words"]], **given}}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_common_directions(cls, data: Any) -> Any:
-        """Ignore the switched-off section that recipes and manifests of earlier versions carry."""
-        if not isinstance(data, dict) or "common_directions" not in data:
-            return data
-        section = data["common_directions"]
-        if isinstance(section, dict) and section.get("count", -1) != -1:
-            raise ValueError("common_directions was removed from llama2vec; delete this section from the recipe")
-        return {key: value for key, value in data.items() if key != "common_directions"}

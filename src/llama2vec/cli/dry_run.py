@@ -11,6 +11,7 @@ import typer
 from llama2vec.cli.options import report
 from llama2vec.cli.seeds import read_seeds
 from llama2vec.config import ModelSettings
+from llama2vec.data.examples.labeled import splits_of
 from llama2vec.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def finetuning_recipe(config: FinetuneConfig) -> dict[str, Any]:
     own = {name: value for name, value in given.get("data", {}).items() if name not in ("sources", "split", "limit")}
     # The fields that are named are those of a run's corpus.
     reading = {"corpus": names[0], "reading": given["reading"]} if config.reading.names_fields else {}
-    sources = [{"source": one, "split": data.split, "limit": data.limit} for one in names]
+    splits = zip(names, splits_of(names, data.split), strict=True)
+    sources = [{"source": one, "split": split, "limit": data.limit} for one, split in splits]
     return {**_shared(given), **reading, "pairs": {"sources": sources}, "finetune": {**given, "data": own}}
 
 

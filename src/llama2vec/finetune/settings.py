@@ -16,6 +16,7 @@ from llama2vec.config import (
     Settings,
     StableHashSettings,
 )
+from llama2vec.data.examples.labeled import is_single_file
 from llama2vec.data.settings import ReadingSettings, check_stop_words
 from llama2vec.data.text.words import stop_words_identity
 from llama2vec.languages import Language
@@ -209,10 +210,6 @@ class FinetuneEncoderSettings(EncoderSettings):
     passage_prompt: PromptName = "self"  # Prompt that follows a passage
 
 
-def _is_rows(source: str) -> bool:
-    return source.lower().endswith((".jsonl", ".jsonl.gz")) and Path(source).is_file()
-
-
 def _has_another_split(settings: ExamplesSettings | ValidationSettings) -> bool:
     return bool(settings.split != type(settings).model_fields["split"].default)
 
@@ -278,6 +275,6 @@ class FinetuneConfig(StableHashSettings):
         if "validation.split" in given and not validation.source:
             return "validation.split is that of validation.source, and none is named; drop it or name a source"
         for key, sources in given.items():
-            if sources and all(map(_is_rows, sources)):
+            if sources and all(map(is_single_file, sources)):
                 return f"{key}: {sources[0]} is a file, which has no splits; drop it"
         return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
 from llama2vec.data.corpus.steady import SteadyInputs
-from llama2vec.data.examples.labeled import read_examples
+from llama2vec.data.examples.labeled import read_examples, splits_of
 from llama2vec.data.examples.spool import SPOOL_FILE, Sizes
 from llama2vec.errors import ConfigError, EmptyCorpusError
 from llama2vec.finetune.batches import (
@@ -297,11 +297,15 @@ def _read(
     """Read the examples, hold some out, and make the search task of them."""
     seed, data, validation = config.optimizer.seed, config.data, config.validation
     held_out_seed = seed if validation.seed is None else validation.seed
-    numbered: Iterator[tuple[TrainingExample, int]] = (
-        (example, number)
-        for number, source in enumerate(data.source_list if given is None else [""])
-        for example in (_examples(config, source) if source else given or ())
-    )
+    if given is None:
+        splits = splits_of(data.source_list, data.split)
+        read: Iterable[Iterable[TrainingExample]] = (
+            read_examples(source, split=split, limit=data.limit or None, reading=config.reading)
+            for source, split in zip(data.source_list, splits, strict=True)
+        )
+    else:
+        read = [given]
+    numbered = ((example, number) for number, found in enumerate(read) for example in found)
     checked = counting_cuts(checked_examples(numbered, config.contrastive), config)
     share = 0.0 if validation.source else validation.share
     if data.streaming:
@@ -328,11 +332,6 @@ def _read(
         return examples, None
     chosen, numbers = [list(column) for column in zip(*held_out, strict=True)]
     return examples, examples_task(chosen, examples.examples, validation, held_out_seed, numbers)
-
-
-def _examples(config: FinetuneConfig, source: str) -> Iterator[TrainingExample]:
-    data = config.data
-    return read_examples(source, split=data.split, limit=data.limit or None, reading=config.reading)
 
 
 def _with_steps(settings: FinetuneOptimizerSettings, examples: int) -> OptimizerSettings:

@@ -20,7 +20,7 @@ from llama2vec.errors import one_line
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import Backbone, attention_kernel, decoder, keep_lowest_layers
 from llama2vec.model.batching import cells_per_batch
-from llama2vec.model.local import quiet_transformers
+from llama2vec.model.loading import quiet_transformers
 from llama2vec.model.source import resolve_model
 from llama2vec.model.speed import fast_paths
 from llama2vec.model.tokenizer import load_model_config

@@ -350,7 +350,7 @@ class _Evaluation:
         assert encoder
         assert data
         how = one.settings["windows"], one.settings.get("reading")
-        store = self.stores.find(encoder.contract_hash, fingerprint, *how) or encode_corpus(
+        store = self.stores.find(encoder.contract_hash, fingerprint, *how, dtype=encoder.dtype) or encode_corpus(
             encoder, data, one.searching, self._store_folder(one), fingerprint=fingerprint, total=one.passages
         )
         warn_of_cut_passages(store, "score them by their best window with windows=maxp", where=one.task.name)

@@ -42,18 +42,13 @@ from llama2vec.score.comparison import Comparison
 
 FORMAT, COMPARISON_FORMAT, VERSION = "llama2vec-evaluation", "llama2vec-comparison", 1
 QUERY_VALUES = "per-query.tsv"
-_HEADERS = ("query\tsystem\tmetric\tvalue", "query\tsystem\tmeasure\tvalue")  # Now, and in earlier versions
-_RENAMED = {
-    "measure": "metric", "measures": "metrics", "judgements_fingerprint": "judgments_fingerprint",
-    "randomisation_p": "randomization_p", "randomisation_p_corrected": "randomization_p_corrected",
-}  # fmt: skip
-"""Keys as earlier versions wrote them → as they are now."""
+_HEADER = "query\tsystem\tmetric\tvalue"
 RESULT_FILE = FileKind("a result of `llama2vec evaluate`", rb'\{\s*"format": "llama2vec-evaluation"')
 COMPARISON_FILE = FileKind(
     "a comparison of runs", rb'\{\s*("comparisons": \[\s*\{\s*)?"format": "llama2vec-comparison"'
 )
 _LOCK = ".lock-"
-_VALUES_FILE = FileKind("values per query", rb"query\tsystem\tme(tric|asure)\tvalue\n")
+_VALUES_FILE = FileKind("values per query", rb"query\tsystem\tmetric\tvalue\n")
 T = TypeVar("T")
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 NUMBERS = TypeAdapter(dict[str, Number])
@@ -163,7 +158,7 @@ def write_result(folder: Path, result: Result, run: Run | None = None) -> None:
     if run is not None:
         write_run(run, folder / f"{stem}.trec", overwrite=True)
     if report.per_query:
-        lines = [_HEADERS[0]]
+        lines = [_HEADER]
         for metric, values in report.per_query.items():
             lines += [f"{query_id}\t{report.system}\t{metric}\t{value!r}" for query_id, value in values.items()]
         write_output(folder / f"{stem}.{QUERY_VALUES}", "\n".join(lines) + "\n", _VALUES_FILE, overwrite=True)
@@ -200,13 +195,10 @@ def read_result(file: Path) -> Result:
 
 def result_from_json(content: Mapping[str, Any], file: Path) -> Result:
     """Return the result that a file's JSON content holds; arguments and errors as in :func:`read_result`."""
-    if is_old_scores(content):
-        raise DataError(f"{file} was written by an earlier version; score again: llama2vec evaluate MODEL --task …")
     if not is_result(content):
         raise DataError(f"{file} is not a result of `llama2vec evaluate`; give a TASK.json of its output")
     saved = validated(_SAVED, content, str(file))
-    settings = _with_new_names(saved.settings)
-    report = Report(saved.task, saved.system, saved.metrics, saved.intervals, {}, settings)
+    report = Report(saved.task, saved.system, saved.metrics, saved.intervals, {}, saved.settings)
     return Result(report, saved.seconds, kept=True)
 
 
@@ -292,19 +284,12 @@ def _result_of(path: Path) -> dict[str, Any]:
 def _settings_of(path: Path) -> dict[str, Any]:
     """Return the settings of the result that ``evaluate`` wrote with a run."""
     settings = _result_of(path).get("settings")
-    return _with_new_names(settings) if isinstance(settings, dict) else {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def is_result(content: Mapping[str, Any]) -> bool:
     """Tell whether JSON content is a result of an evaluation."""
     return (content.get("format"), content.get("version")) == (FORMAT, VERSION)
-
-
-def is_old_scores(content: Mapping[str, Any]) -> bool:
-    """Tell whether JSON content is the scores of several systems, as earlier versions wrote them."""
-    tasks = content.get("tasks")
-    first = tasks[0] if isinstance(tasks, list) and tasks and isinstance(tasks[0], dict) else content
-    return "format" not in content and {"task", "systems", "intervals"} <= first.keys()
 
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
@@ -319,20 +304,13 @@ def comparison_from_json(data: object, where: str = "the comparison") -> Compari
         raise DataError(
             f"{where} is not a {COMPARISON_FORMAT} of version {VERSION}; give what `llama2vec compare --output` wrote"
         )
-    content = _with_new_names({key: value for key, value in data.items() if key not in head})
-    if isinstance(content.get("pairs"), list):
-        content["pairs"] = [_with_new_names(pair) if isinstance(pair, dict) else pair for pair in content["pairs"]]
-    return validated(_COMPARISON, content, where)
+    return validated(_COMPARISON, {key: value for key, value in data.items() if key not in head}, where)
 
 
 def write_comparisons(path: str | Path, comparisons: Sequence[Comparison], *, overwrite: bool = False) -> None:
     """Write comparisons as JSON: one as :func:`comparison_to_json` has it, several as ``{"comparisons": […]}``."""
     data = [comparison_to_json(one) for one in comparisons]
     write_sealed_json(path, data[0] if len(data) == 1 else {"comparisons": data}, COMPARISON_FILE, overwrite=overwrite)
-
-
-def _with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {_RENAMED.get(key, key): value for key, value in data.items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -377,7 +355,7 @@ def _read_query_values(path: Path, system: str) -> dict[str, dict[str, float]]:
     """Return metric → query id → value."""
     found: dict[str, dict[str, float]] = {}
     head, *lines = read_text(path).removesuffix("\n").split("\n")
-    if head not in _HEADERS:
+    if head != _HEADER:
         raise DataError(f"{path}:1: the header must be query, system, metric, value, separated by tabs")
     for number, line in enumerate(lines, start=2):
         try:

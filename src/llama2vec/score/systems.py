@@ -236,9 +236,12 @@ class Stores:
         fingerprint: str,
         windows: Mapping[str, Any] | None,
         reading: Mapping[str, Any] | None = None,
+        *,
+        dtype: str = "",
     ) -> VectorStore | None:
         """Return a finished store of this corpus, read and cut like this, under this contract; None = there is none.
 
+        With ``dtype``, a store that was computed in another number format is left out, because the scores name it.
         Rounded vectors are taken only if no exact ones fit, with a warning.
         """
         folder = self.folder
@@ -255,7 +258,8 @@ class Stores:
                 # Damaged or of another version; encoding repairs its own.
                 continue
             same = all(store.source.get(key) == value for key, value in made_from.items())
-            if same and store.contract_hash == contract_hash:
+            is_other = dtype and store.compute_dtype not in ("", dtype)
+            if same and store.contract_hash == contract_hash and not is_other:
                 found.append(store)
         best = min(found, key=lambda store: store.dtype != "float32", default=None)
         if best:

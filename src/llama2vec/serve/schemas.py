@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -57,13 +57,6 @@ class SearchFields(BaseModel):
     quick: bool = Field(
         False, description="Spare the model's pass where the service has a query table, for an answer while one types."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _earlier_name(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "k" in data and "depth" not in data:
-            return {"depth" if key == "k" else key: value for key, value in data.items()}
-        return data
 
 
 class SearchBody(SearchFields):

@@ -19,7 +19,7 @@ from torch.utils.data import Sampler, get_worker_info
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from llama2vec.errors import TrainingError
-from llama2vec.model.local import quiet_transformers
+from llama2vec.model.loading import quiet_transformers
 from llama2vec.model.speed import fast_paths
 from llama2vec.processes import from_all, on_first_process, process_count, wait_for_all
 from llama2vec.terminal import ProgressReporter

@@ -156,6 +156,18 @@ def test_settings_are_taken_as_fine_tuning_takes_them(
     assert "--model a and --set model.name=" in command_line.refused("check", *given, "--model", "a")
 
 
+def test_a_split_of_files_is_one_line_and_files_without_scores_are_noted(
+    check: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    plain = written(tmp_path / "a.jsonl", [GOOD])
+    scored = written(tmp_path / "b.jsonl", [{**GOOD, "pos_scores": [1.0], "neg_scores": [0.1]}])
+    code, _, err = check(plain, scored, "--split", "dev")
+    assert (code, err) == (2, f"llama2vec: {plain} is a file, which has no splits; drop the split 'dev'\n")
+    code, out, _ = check(plain, scored)
+    assert code == 0
+    assert f"Worth a look: {plain}: 1 row without scores, which other sources have" in out
+
+
 def test_one_row_is_told_in_the_singular(check: Callable[..., Outcome], tmp_path: Path) -> None:
     data = written(tmp_path / "a.jsonl", [GOOD])
     assert check(data)[1].endswith(f"Checked {data}: 1 row, no problems\n")

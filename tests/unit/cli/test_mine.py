@@ -38,6 +38,7 @@ def test_mining_reports_and_the_same_call_has_nothing_to_do(files: dict[str, Pat
         (["--set", "mine.negativs=3"], "did you mean 'mine.negatives'?"),
         (["--corpus", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["--store", "nowhere"], "no index at nowhere"),
+        (["--split", "dev"], "is a file, which has no splits; drop the split 'dev'"),
         (["--set", "mine.short=error", "--set", "mine.negatives=99"], "of 99 negatives; widen"),
     ],
 )

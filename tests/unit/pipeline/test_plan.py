@@ -111,6 +111,23 @@ def test_where_an_input_lies_decides_nothing_and_its_content_does(
     assert first(moved) != first(corpus_file)
 
 
+def test_a_split_of_a_file_is_refused(corpus_file: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"query": "q", "pos": ["a"]}\n', encoding="utf-8")
+    config = configured(f'pairs.sources=[{{source = "{rows}", split = "dev"}}]')
+    with pytest.raises(ConfigError, match=r"rows\.jsonl is a file, which has no splits; drop the split 'dev'"):
+        plan_run(config, tmp_path / "run")
+
+
+def test_a_limit_of_pairs_decides_otherwise_than_in_earlier_versions(corpus_file: Path, tmp_path: Path) -> None:
+    def settings(*more: str) -> Any:
+        config = configured(f"corpus={corpus_file}", "pairs.from_corpus=true", *more)
+        return plan_run(config, tmp_path / "run").stages[0].settings["from_corpus"]
+
+    assert settings("pairs.from_corpus.limit=3")["passages"] == "spread over the corpus"
+    assert "passages" not in settings()
+
+
 def test_labeled_sources_keep_files_and_corpora_of_their_own(beir: Path, corpus_file: Path) -> None:
     sources = f'pairs.sources=["{beir}", {{source = "a/b c.jsonl", corpus = "mine.tsv"}}, "x.jsonl"]'
     config = configured(f"corpus={corpus_file}", sources, "pairs.from_corpus=true")

@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 from compared import NEW, OLD, OTHER, QRELS, compare_one, read_comparisons, report, two_tasks
@@ -54,18 +53,6 @@ def test_a_result_comes_back_as_it_was_written(tmp_path: Path) -> None:
     ]
 
 
-def test_a_result_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    write_result(tmp_path, Result(BM25, 1.25))
-    file, values = tmp_path / "tiny-test.json", tmp_path / "tiny-test.per-query.tsv"
-    content = read_json(file)  # without its hash, which earlier versions did not write
-    content["settings"] |= {"measures": ["nDCG@10"], "judgements_fingerprint": "c0ffee"}
-    file.write_text(json.dumps(content), encoding="utf-8")
-    values.write_text(values.read_text(encoding="utf-8").replace("metric", "measure"), encoding="utf-8")
-    found = with_query_values(file, read_result(file)).report
-    assert (found.settings["metrics"], found.per_query) == (["nDCG@10"], BM25.per_query)
-    assert found.settings["judgments_fingerprint"] == "c0ffee"
-
-
 def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_sealed_json(path, {"a": 0.25, "b": ["é", None]}, FileKind("an A", rb'\{\s*"a":'))
@@ -73,20 +60,6 @@ def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace("0.25", "0.26"), encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.json was changed after it was written; restore it, or make the result"):
         read_json(path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"task": "t", "systems": {"bm25": {"AP": 0.5}}, "intervals": {}, "settings": {}},
-        {"tasks": [{"task": "t", "systems": {"bm25": {"AP": 0.5}}, "intervals": {}}]},
-    ],
-)
-def test_scores_in_an_old_format_say_how_to_replace_them(tmp_path: Path, content: dict[str, Any]) -> None:
-    file = tmp_path / "summary.json"
-    file.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(DataError, match=r"summary\.json was written by an earlier version; score again: llama2vec"):
-        read_result(file)
 
 
 def test_json_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
@@ -144,15 +117,6 @@ def test_a_pair_with_missing_numbers_is_damaged() -> None:
     del data["pairs"][0]["t_p"]
     with pytest.raises(DataError, match=r"damaged.*t_p"):
         comparison_from_json(data)
-
-
-def test_a_comparison_of_an_earlier_version_is_read() -> None:
-    comparison = compare_one([OLD, NEW], QRELS)
-    data = json.loads(json.dumps(comparison_to_json(comparison)))
-    data["measure"] = data.pop("metric")
-    for name in ("_p", "_p_corrected"):
-        data["pairs"][0][f"randomisation{name}"] = data["pairs"][0].pop(f"randomization{name}")
-    assert comparison_from_json(data) == comparison
 
 
 @pytest.fixture

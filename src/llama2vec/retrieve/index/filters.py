@@ -25,7 +25,16 @@ from llama2vec.errors import StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.exact import Rows
 from llama2vec.retrieve.index.field_table import ROW, TABLE, quoted, write_field_table
-from llama2vec.retrieve.index.filter_types import KEYWORDS, TOO_DEEP, Token, Types, as_written, mistake, typed_sql
+from llama2vec.retrieve.index.filter_types import (
+    KEYWORDS,
+    MOST_PARENTHESES,
+    TOO_DEEP,
+    Token,
+    Types,
+    as_written,
+    mistake,
+    typed_sql,
+)
 from llama2vec.retrieve.store.reader import is_intact
 
 _FUNCTIONS = frozenset([
@@ -52,7 +61,7 @@ _HINTS = {
     "`": "the name is not closed",
 }  # fmt: skip
 
-_LONGEST, _DEEPEST = 10_000, 50
+_LONGEST = 10_000
 _SECONDS = 20.0
 _STEP = 100  # SQLite looks at the clock after so many steps, each of which may call a function
 _LONGEST_VALUE, _LONGEST_REPLACED = 1 << 26, 1 << 20
@@ -293,8 +302,8 @@ def _check_depth(tokens: Sequence[Token]) -> None:
     for token in tokens:
         word = token.written.lower() if token.kind in ("operator", "name") else ""
         depth += (word in ("(", "case")) - (word in (")", "end"))
-        if depth > _DEEPEST:
-            raise mistake(f"nests parentheses to a depth of more than {_DEEPEST}; simplify it")
+        if depth > MOST_PARENTHESES:
+            raise mistake(f"nests parentheses to a depth of more than {MOST_PARENTHESES}; simplify it")
 
 
 def _check_chains(tokens: Sequence[Token]) -> None:

@@ -39,7 +39,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _FORMAT = "llama2vec-index"
 MANIFEST, _FAISS, _FIELDS = "index.json", "index.faiss", "fields.sqlite"
-_BM25, _PART, _SPARSE = "bm25", "part.json", "sparse"
+_BM25, _PART = "bm25", "part.json"
 BM25_PART = f"{_BM25}/{_PART}"
 
 
@@ -131,7 +131,7 @@ def build_index(
         makes_vectors = anew or bool(differs - {"bm25"}) or (overwrite and (kind is not None or not bm25))
         makes_bm25 = wanted["bm25"] and (anew or "bm25" in differs or (overwrite and bm25))
         replaced = ({MANIFEST, _FAISS, _FIELDS} if makes_vectors else set()) | ({_BM25} if makes_bm25 else set())
-        replaced |= (set() if same_store else {_BM25, _SPARSE}) | (set() if keeps_bm25 or bm25 else {_BM25})
+        replaced |= set() if same_store and (keeps_bm25 or bm25) else {_BM25}
         entries = os.listdir(output) if output.is_dir() else []
         folder = work.begin(keep=[name for name in entries if name not in replaced and not name.startswith(".lock-")])
         with disk_errors(output):
@@ -154,8 +154,6 @@ def open_index(path: str | Path) -> Index:
         return ExactIndex(VectorStore.open(path))
     manifest = _validated(_Manifest, path / MANIFEST, "build the index again")
     store = _find_store(path, manifest.store)
-    if (path / _SPARSE).is_dir():
-        logger.warning("%s is no longer used, because sparse search was removed; you can delete it", path / _SPARSE)
     if manifest.kind == "exact":
         return ExactIndex(store)
     if manifest.engine is not None:
@@ -299,7 +297,7 @@ INDEX = Kind(
     "an index",
     _read_index,
     resumable=False,
-    entries=(MANIFEST, _FAISS, _FIELDS, f"{_BM25}/*.json", f"{_BM25}/*.npy", f"{_SPARSE}/**"),
+    entries=(MANIFEST, _FAISS, _FIELDS, f"{_BM25}/*.json", f"{_BM25}/*.npy"),
 )
 
 

@@ -32,6 +32,7 @@ from llama2vec.retrieve.search.fusion import FUSED_DEPTH, Fusion, Mode
 from llama2vec.retrieve.search.hits import Hit, grouped
 from llama2vec.retrieve.search.opened import EncoderOfStore, OpenedIndex, QueryEncoder
 from llama2vec.retrieve.search.texts import as_passages, as_queries, as_question, check_distinct, check_ways
+from llama2vec.retrieve.store.number_format import warn_of_another_format
 from llama2vec.retrieve.store.reader import Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store.writer import passages_sha256, warn_of_cut_passages, write_store
 
@@ -174,6 +175,7 @@ class Retriever:
         store = write_store(
             lambda: passages, encoder, home / "store", source=source, overwrite=overwrite, total=len(passages)
         )
+        warn_of_another_format(store, dtype)
         warn_of_cut_passages(store, "cut them into passages with split=PassageSettings()")
         build_index(store, home / "index", bm25=language, keeps_bm25=False, overwrite=overwrite)
         return cls.open(home / "index", encoder)

@@ -68,6 +68,8 @@ class VectorStore:
         self.contract_hash: str = settings["contract_hash"]  # queries need the same contract; "" without vectors
         self.source: Mapping[str, object] = settings["source"]  # what the writer said about corpus and model
         self.dtype: VectorFormat = settings["dtype"]  # of the vectors on disk
+        # In which the model computed them; "" = of an earlier version, or not all in one
+        self.compute_dtype: str = settings.get("compute_dtype", "")
         self._shards: list[dict[str, Any]] = manifest["shards"]
         self._first_rows = np.array([shard["first_row"] for shard in self._shards], dtype=np.int64)
         self._rows: int = manifest["passages"]

@@ -22,7 +22,6 @@ from llama2vec.score.results import (
     NUMBERS,
     QUERY_VALUES,
     comparison_from_json,
-    is_old_scores,
     is_result,
     parse_json,
     query_values_file,
@@ -156,7 +155,7 @@ def _read_log(path: Path) -> list[dict[str, float]]:
 def _read_file(path: Path, sources: Sources) -> bool:
     """Read a JSON file into the sources; tell whether it is a result."""
     content = read_json(path)
-    if is_result(content) or is_old_scores(content):
+    if is_result(content):
         result = with_query_values(path, result_from_json(content, path))
         sources.files.append(_source_file(path, "evaluation"))
         if result.report.per_query:

@@ -3,6 +3,10 @@
 
 const MOST_MORE = 6;
 const REACHES = [1, 3, 8, 20];
+const CODE = /\.(py|js|ts|tsx|jsx|java|c|h|cc|cpp|hpp|cs|go|rs|rb|php|sh|sql|lua|kt|swift|scala|r|jl|pl|yaml|yml|toml|ini|cfg|json|css)$/i;
+
+// Blank lines at the ends say nothing; the first line keeps its indent.
+const withoutBlankEnds = (text) => text.replace(/^(?:[^\S\n]*\n)+/, "").trimEnd();
 
 // Ranks of the passage in the other columns.
 function othersWith(hit, answer) {
@@ -16,6 +20,7 @@ function hitOf(hit, answer, best, others) {
   const item = at("hit").content.firstElementChild.cloneNode(true);
   const part = (name) => item.querySelector(`.${name}`);
   const words = wordsOf(answer.query);
+  item.classList.toggle("code", CODE.test(hit.place?.document ?? ""));
   part("rank").textContent = `${hit.rank}`;
   highlight(part("title"), hit.title || hit.location, words);
   part("score").textContent = hit.score.toFixed(hit.score < 10 ? 3 : 1);
@@ -30,12 +35,15 @@ function hitOf(hit, answer, best, others) {
   const button = part("open");
   if (hit.snippet === hit.text.trim().replace(/\s+/g, " ")) {
     button.removeAttribute("aria-expanded"); // the whole text is visible already
+    button.addEventListener("click", () => closeContext(item));
     return item;
   }
   button.addEventListener("click", () => {
-    const open = button.getAttribute("aria-expanded") !== "true";
+    const covered = closeContext(item); // it stands where the text would
+    const open = covered || button.getAttribute("aria-expanded") !== "true";
     button.setAttribute("aria-expanded", String(open));
-    highlight(part("text"), open ? hit.text : hit.snippet, words);
+    part("text").classList.toggle("whole", open);
+    highlight(part("text"), open ? withoutBlankEnds(hit.text) : hit.snippet, words);
   });
   return item;
 }
@@ -86,7 +94,7 @@ function showMore(item, hit, words) {
     if (!places.has(other.spot) && other.spot !== hit.spot) places.set(other.spot, other);
   }
   line.hidden = !places.size;
-  const buttons = [...places.values()].slice(0, MOST_MORE).map((other) => {
+  const buttons = [...places.values()].map((other) => {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: other.spot });
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => {
@@ -96,8 +104,25 @@ function showMore(item, hit, words) {
     });
     return button;
   });
-  const rest = places.size - buttons.length;
-  line.replaceChildren("also ", ...buttons, rest > 0 ? ` and ${rest} more` : "");
+  const rest = buttons.length - MOST_MORE;
+  if (rest < 2) { // A button in the place of one is no shorter
+    line.replaceChildren("also ", ...buttons);
+    return;
+  }
+  const all = Object.assign(document.createElement("button"), { type: "button", textContent: `and ${rest} more` });
+  all.addEventListener("click", () => {
+    all.replaceWith(...buttons.slice(MOST_MORE));
+    buttons[MOST_MORE].focus();
+  });
+  line.replaceChildren("also ", ...buttons.slice(0, MOST_MORE), all);
+}
+
+// Returns whether the document was open.
+function closeContext(item) {
+  if (item.querySelector(".context").hidden) return false;
+  for (const one of item.querySelectorAll(".more button[aria-pressed]")) one.setAttribute("aria-pressed", "false");
+  showContext(item, null, []);
+  return true;
 }
 
 async function showContext(item, passage, words, step = 0) {
@@ -117,7 +142,8 @@ async function showContext(item, passage, words, step = 0) {
     const parts = near.passages.map((one, place) => {
       const part = document.createElement("p");
       part.className = place === near.asked ? "here" : "near";
-      highlight(part, one.text.trim(), words);
+      part.dir = "auto";
+      highlight(part, withoutBlankEnds(one.text), words);
       return part;
     });
     const heading = document.createElement("p");

@@ -2,13 +2,13 @@
 "use strict";
 
 const NAMES = { dense: "Dense", bm25: "BM25", hybrid: "Hybrid" };
-const DEPTH = 10;
+const DEPTHS = [10, 30, 100];
 const PAUSE_MS = 350;
 const QUICK_PAUSE_MS = 40;
 const RETRY_MS = 3000;
 const TOKEN = "llama2vec token";
 const at = (id) => document.getElementById(id);
-const state = { question: "", where: "", modes: [], compare: false, own: "", available: [], quick: false, met: false, asked: 0, stop: null, answers: [] };
+const state = { question: "", where: "", modes: [], compare: false, own: "", available: [], depth: DEPTHS[0], deepest: DEPTHS.at(-1), quick: false, met: false, asked: 0, stop: null, answers: [] };
 let pause = 0;
 let retry = 0;
 
@@ -20,6 +20,7 @@ function readAddress() {
   state.where = address.get("where") ?? "";
   state.modes = (address.get("mode") ?? "").split(",").filter(Boolean);
   state.compare = state.modes.length > 1;
+  state.depth = DEPTHS.find((depth) => String(depth) === address.get("depth")) ?? DEPTHS[0];
   at("question").value = state.question;
   at("where").value = state.where;
 }
@@ -29,6 +30,7 @@ function addressOf() {
   if (state.question) address.set("q", state.question);
   if (state.modes.length) address.set("mode", state.modes.join(","));
   if (state.where) address.set("where", state.where);
+  if (state.depth > DEPTHS[0]) address.set("depth", String(state.depth));
   // A comma is legal in a query and easier to read.
   const text = address.toString().replaceAll("%2C", ",");
   return text ? `?${text}` : location.pathname;
@@ -69,16 +71,18 @@ async function askFor(address, signal) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
   }
-  if (answer.ok && body) return body;
+  // Of a long question, the model reads only the beginning.
+  if (answer.ok && body) return Object.assign(body, { cut: Number(answer.headers.get("X-Cut-Texts")) > 0 });
   const message = body?.error?.message ?? `The server answered with ${answer.status}.`;
   if (answer.status === 401) throw new Trouble("This search needs a token.", "token");
   if (answer.status === 503 && body?.error?.code === "loading") throw new Trouble("The model is still loading.", "gone");
+  if (body?.error?.param === "depth") throw new Trouble(message, "depth");
   if (body?.error?.param === "where") throw new Trouble(message.replace(/^where: /, ""), "where");
   throw new Trouble(message[0].toUpperCase() + message.slice(1) + ".", "other");
 }
 
 function ask(mode, quick, signal) {
-  const asked = new URLSearchParams({ q: state.question, depth: String(DEPTH), group: "true" });
+  const asked = new URLSearchParams({ q: state.question, depth: String(state.depth), group: "true" });
   if (quick) asked.set("quick", "true");
   if (mode) asked.set("mode", mode);
   if (state.where) asked.set("where", state.where);
@@ -89,8 +93,9 @@ async function search({ meant = false, again = false, quick = false } = {}) {
   clearTimeout(pause);
   clearTimeout(retry);
   state.stop?.abort();
-  state.question = at("question").value.trim();
-  state.where = at("where").value.trim();
+  const [question, where] = [at("question").value.trim(), at("where").value.trim()];
+  if (question !== state.question || where !== state.where) state.depth = DEPTHS[0];
+  Object.assign(state, { question, where });
   writeAddress(meant);
   document.title = state.question ? `${state.question} · llama2vec` : "Search · llama2vec";
   if (!state.question) {
@@ -120,6 +125,12 @@ async function search({ meant = false, again = false, quick = false } = {}) {
     if (answers.some((answer) => answer.quick)) pause = setTimeout(() => search({ again: true }), PAUSE_MS);
   } catch (error) {
     if (error.name === "AbortError" || turn !== state.asked) return;
+    if (error.kind === "depth" && state.depth > DEPTHS[0]) { // this service allows fewer
+      state.deepest = DEPTHS[DEPTHS.indexOf(state.depth) - 1];
+      state.depth = state.deepest;
+      search({ again: true });
+      return;
+    }
     state.stop.abort();
     state.answers = [];
     showAnswers();
@@ -135,7 +146,8 @@ async function search({ meant = false, again = false, quick = false } = {}) {
 // Passages of files are grouped by document.
 function plural(hits) {
   const noun = hits.some((hit) => hit.place) ? "document" : "passage";
-  return `${hits.length} ${noun}${hits.length === 1 ? "" : "s"}`;
+  const first = hits.length === state.depth ? "First " : "";
+  return `${first}${hits.length} ${noun}${hits.length === 1 ? "" : "s"}`;
 }
 
 const ms = (time) => `${Math.max(1, Math.round(time))} ms`;
@@ -148,7 +160,8 @@ function summary(answers) {
     return `Nothing found by ${NAMES[mode]} for “${state.question}”${among}. Try other words, or another way to search.`;
   }
   const parts = encoded === null ? "" : ` (${ms(encoded)} to read the question, ${ms(searched)} to search)`;
-  return `${plural(hits)} by ${NAMES[mode]} in ${ms(took)}${parts}`;
+  const cut = answers[0].cut ? ". Only the beginning of the question was read" : "";
+  return `${plural(hits)} by ${NAMES[mode]} in ${ms(took)}${parts}${cut}`;
 }
 
 function say(text) {
@@ -210,6 +223,13 @@ function columnOf(answer, many) {
   const list = column.querySelector(".hits");
   list.append(...answer.hits.map((hit) => hitOf(hit, answer, best, many ? othersWith(hit, answer) : [])));
   if (!answer.hits.length) list.remove();
+  const deeper = column.querySelector(".deeper");
+  const next = DEPTHS[DEPTHS.indexOf(state.depth) + 1];
+  deeper.hidden = answer.hits.length < state.depth || !next || next > state.deepest;
+  deeper.addEventListener("click", () => {
+    state.depth = next;
+    search({ meant: true });
+  });
   return column;
 }
 
@@ -217,10 +237,11 @@ function columnOf(answer, many) {
 
 const lists = () => [...document.querySelectorAll(".column")].map((column) => [...column.querySelectorAll(".open")]);
 
+// The hit that the focus is in, whichever of its parts has it.
 function placeOfFocus() {
-  const all = lists();
-  for (const [column, buttons] of all.entries()) {
-    const row = buttons.indexOf(document.activeElement);
+  const own = document.activeElement.closest?.(".hit")?.querySelector(".open");
+  for (const [column, buttons] of lists().entries()) {
+    const row = buttons.indexOf(own);
     if (row >= 0) return { column, row };
   }
   return null;
@@ -248,6 +269,7 @@ function move(key) {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest?.(".context") && event.key.startsWith("Arrow")) return; // they scroll it
   const typing = event.target.matches?.("input:not([type=checkbox])");
   if (event.key === "/" && !typing) {
     event.preventDefault();
@@ -349,6 +371,11 @@ async function meet() {
     state.met = health.modes.length > 0;
     if (state.met) showModes(health.modes);
     state.quick = health.quick;
+    if (state.question) return; // the search says the rest
+    const isLoading = health.status === "loading";
+    if (isLoading) say("The model is loading…");
+    else if (at("status").textContent === "The model is loading…") say("");
+    if (isLoading || !state.met) setTimeout(meet, RETRY_MS);
   } catch {
     // The search reports what is wrong.
   }

@@ -219,7 +219,7 @@ def test_a_run_gives_its_stages_its_trainings_and_its_scores(
             '{RESULT, "task": "t", "system": "s", "metrics": {"AP": 1}, "intervals": {"AP": [1]}}',
             "intervals.AP.1: field required",
         ),
-        ('{"task": "t", "systems": {"s": {}}, "intervals": {}}', "was written by an earlier version; score again"),
+        ('{"task": "t", "systems": {"s": {}}, "intervals": {}}', "holds no result to report"),
         (
             '{"format": "llama2vec-comparison", "version": 1, "comparisons": [{}]}',
             "give what `llama2vec compare --output`",
