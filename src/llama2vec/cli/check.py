@@ -65,7 +65,7 @@ def check_command(
     for source, read in zip(sources, splits_of(sources, config.data.split), strict=True):
         report = inspect_examples(
             source, split=read, count_tokens=count_tokens, query_max_tokens=limits[0],
-            passage_max_tokens=limits[1], negatives=negatives,
+            passage_max_tokens=limits[1], negatives=negatives, reading=config.reading,
         )  # fmt: skip
         typer.echo(f"{report}\n")
         reports.append(report)

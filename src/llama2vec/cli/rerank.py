@@ -102,7 +102,7 @@ def _texts(
     from llama2vec.retrieve.index.folder import open_index
     from llama2vec.retrieve.store.reader import store_passages
 
-    asked = read_queries(queries) if queries else data.queries if data else []
+    asked = read_queries(queries, reading) if queries else data.queries if data else []
     if index is not None:
         return asked, store_passages(open_index(index).store)
     source = corpus or (data.corpus_source if data else "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llama2vec.cli.dry_run import memory_text
 from llama2vec.cli.options import as_overrides, report, set_option, with_options
 from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seed_folder
 from llama2vec.cli.settings_options import lists_settings
@@ -187,21 +188,17 @@ def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> flo
         cells = ["–", "–"]
         if decision.action != "skip":
             seconds, most = seconds + found.seconds, max(most, found.memory_bytes)
-            cells = [_memory(found.memory_bytes), f"~ {duration(found.seconds)}"]
+            cells = [memory_text(found.memory_bytes), f"~ {duration(found.seconds)}"]
         reads = "\n".join(dict.fromkeys(one.where for one in stage.inputs))
         action = _ACTIONS.get(decision.action, decision.action)
         table.add_row(*(Text(cell) for cell in (stage.name, reads, stage.folder, action, decision.why, *cells)))
     table.add_section()
-    table.add_row("all", "", "", "", "estimates; see below", _memory(most), f"~ {duration(seconds)}")
+    table.add_row("all", "", "", "", "estimates; see below", memory_text(most), f"~ {duration(seconds)}")
     console = table_console(140)
     console.print(table)
     for line in estimate.assumptions:
         console.print(f"- {line}", markup=False, highlight=False)
     return seconds
-
-
-def _memory(count: float) -> str:
-    return f"~ {count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"~ {max(1, count / 2**20):.0f} MiB"
 
 
 def _show_scores(plan: RunPlan) -> None:

@@ -17,7 +17,7 @@ from llama2vec.config import (
     StableHashSettings,
 )
 from llama2vec.data.examples.labeled import is_single_file
-from llama2vec.data.settings import check_stop_words
+from llama2vec.data.settings import ReadingSettings, check_stop_words
 from llama2vec.data.text.words import stop_words_identity
 from llama2vec.languages import Language
 from llama2vec.training.settings import OptimizerSettings, TrackingSettings
@@ -221,11 +221,12 @@ class FinetuneConfig(StableHashSettings):
     choose the pairing of prompts.
     """
 
-    added_later = frozenset({"pretext"})
+    added_later = frozenset({"pretext", "reading"})
 
     model: ModelSettings = ModelSettings()
     prompts: PromptSettings = PromptSettings()
     data: ExamplesSettings = ExamplesSettings()
+    reading: ReadingSettings = ReadingSettings()  # Names the fields of the rows of BEIR folders
     contrastive: ContrastiveSettings = ContrastiveSettings()
     pretext: PretextSettings = PretextSettings()
     validation: ValidationSettings = ValidationSettings()
@@ -247,7 +248,8 @@ class FinetuneConfig(StableHashSettings):
         found = self.model_dump(exclude={"tracking"})
         if "pretext" in found:
             found["pretext"]["stop_words"] = stop_words_identity(self.pretext.stop_words)
-        return found
+        found.pop("reading", None)
+        return found | ({"reading": self.reading.choices} if self.reading.choices else {})
 
     def idle(self, sets: Set[str]) -> str:
         """See :meth:`llama2vec.config.Settings.idle`. Defaults that a recipe repeats are not meant."""

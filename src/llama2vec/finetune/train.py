@@ -303,7 +303,7 @@ def _read(
     if given is None:
         splits = splits_of(data.source_list, data.split)
         read: Iterable[Iterable[TrainingExample]] = (
-            read_examples(source, split=split, limit=data.limit or None)
+            read_examples(source, split=split, limit=data.limit or None, reading=config.reading)
             for source, split in zip(data.source_list, splits, strict=True)
         )
     else:
@@ -325,7 +325,7 @@ def _read(
     if not len(examples) + len(held_out):
         raise EmptyCorpusError("the data holds no labeled examples; give at least one query with a positive")
     if validation.source:
-        return examples, read_validation(validation, examples.examples, held_out_seed)
+        return examples, read_validation(validation, examples.examples, held_out_seed, config.reading)
     if share and not held_out:
         logger.warning(
             "no query is held out, because each shares its passages with too many others; give queries of their own in "

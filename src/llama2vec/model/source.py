@@ -182,7 +182,10 @@ class ModelSpec(Settings):
 def read_choices(prompts: str | None, sets: Iterable[str] | None) -> ModelSpec:
     """Read the options ``--prompts`` and ``--set`` into a spec that names no particular model yet."""
     overrides = [f"prompts={prompts}"] if prompts else []
-    return load_config(ModelSpec, None, ['path="."', *overrides, *(f"encoder.{value}" for value in sets or ())])
+    spec = load_config(ModelSpec, None, ['path="."', *overrides])
+    # By itself, so that a mistake names the key as it was given.
+    encoder = {"encoder": load_config(EncoderSettings, None, given)} if (given := list(sets or ())) else {}
+    return spec.model_copy(update=encoder)
 
 
 def resolve_model(name: str) -> ModelSource:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,10 @@ class _Planner:
         if config.pairs:
             # Mining is the first to need pairs, but every row should be read before hours of training.
             settings = _without(config.pairs.model_dump(), "source", "corpus", "model")
+            named = [
+                one.source for one in config.pairs.sources if (own := fields_of(config, one.source)) and own.choices
+            ]
+            settings |= {"reading": config.reading.choices} if named else {}
             if config.pairs.from_corpus and config.pairs.from_corpus.limit:
                 settings["from_corpus"]["passages"] = "spread over the corpus"  # Once, they were the first ones
             self._add("pairs", settings, self._pair_inputs())
@@ -243,7 +248,9 @@ class _Planner:
             found = self.inputs.take(validation.source, partial(_validation_fingerprint, config))
             earlier = _validation_fingerprint(config, named_fingerprint)
             inputs.append(Input("validation", validation.source, fingerprint=found, earlier=earlier))
-        settings = _without(config.finetune.model_dump(exclude={"tracking"}), "name", "sources", "source")
+        settings = _without(config.finetune.model_dump(exclude={"tracking", "reading"}), "name", "sources", "source")
+        reading = validation_fields(config)
+        settings |= {"reading": reading.choices} if validation.source and reading.choices else {}
         self._add("finetune", settings, inputs, number)
 
     def _encode(self) -> None:
@@ -298,6 +305,19 @@ def is_read_first(config: RunConfig, source: str) -> bool:
     """Tell whether a stage reads a corpus for the others: documents, rows to split, rows with fields of other names."""
     named = config.reading.names_fields and source in (config.corpus, config.encoded_corpus)
     return named or config.passages.split == "always" or holds_documents(source, config.reading)
+
+
+def fields_of(config: RunConfig, source: str) -> ReadingSettings | None:
+    """Return what names the fields of labeled rows: the run's own settings where they are those of its corpus."""
+    is_corpus = bool(config.corpus) and normpath(source) == normpath(config.corpus)
+    return config.reading if is_corpus and config.reading.names_fields else None
+
+
+def validation_fields(config: RunConfig) -> ReadingSettings:
+    """Return what names the fields of ``finetune.validation.source``."""
+    assert config.finetune
+    own = config.finetune.reading
+    return own if own.choices else fields_of(config, config.finetune.validation.source) or own
 
 
 def adaptation_corpus(config: RunConfig) -> str:

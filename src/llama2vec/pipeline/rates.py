@@ -48,6 +48,17 @@ def model_shape(name: str, layers: int = 0) -> ModelShape:
     return shape_of(_without_weights(name, layers))
 
 
+def cache_width(name: str) -> int:
+    """Return how many numbers a model keeps of each token that it has read, to write the next one."""
+    config = load_model_config(name).get_text_config()
+    heads = int(getattr(config, "num_attention_heads", 0))
+    if not heads:  # It keeps one state for all tokens
+        return 0
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * config.num_hidden_layers * shared * width)
+
+
 def _without_weights(name: str, layers: int, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 

@@ -21,6 +21,7 @@ from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.data.examples.labeled import read_examples, write_examples
 from llama2vec.data.examples.reported import is_reported, report_path
 from llama2vec.data.examples.unlabeled import is_spread, pairs_from_corpus
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
 from llama2vec.finetune.stage import finetune_model
@@ -39,9 +40,11 @@ from llama2vec.pipeline.plan import (
     PlannedStage,
     RunPlan,
     adaptation_corpus,
+    fields_of,
     made_file,
     mining_corpora,
     pair_files,
+    validation_fields,
 )
 from llama2vec.pipeline.record import PASSAGES_FILE, READING_FILE, REPORT, REPORT_FILE
 from llama2vec.pipeline.settings import RunConfig
@@ -61,6 +64,7 @@ logger = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"
 _COUNTED_AT_ONCE = 1024
+_USUAL = ReadingSettings()  # Rows with fields of other names are read by a stage of their own
 
 
 def work(plan: RunPlan, stage: PlannedStage, *, overwrite: bool = False, folder: Path | None = None) -> None:
@@ -106,7 +110,8 @@ def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             _generated_pairs(plan, stage, folder / name)
             continue
         if source:
-            rows = read_examples(source.source, split=source.split, limit=source.limit or None)
+            fields = fields_of(plan.config, source.source)
+            rows = read_examples(source.source, split=source.split, limit=source.limit or None, reading=fields)
             found, where = plan.inputs.read(rows, [source.source]), source.source
         else:
             found, where = _own_pairs(plan, plan.path(stage.input("corpus")))
@@ -126,11 +131,12 @@ def _own_pairs(plan: RunPlan, corpus: str) -> tuple[Iterator[TrainingExample], s
     assert plan.config.pairs
     assert plan.config.pairs.from_corpus
     settings, seed, where = plan.config.pairs.from_corpus, plan.config.pairs.seed, plan.config.corpus
-    total = sum(1 for _ in read_passages(corpus)) if settings.limit else 0
+    total = sum(1 for _ in read_passages(corpus, settings=_USUAL)) if settings.limit else 0
     _warn_of_cut_pairs(plan.config, corpus, settings.limit, total)
     if 0 < settings.limit < total:
         where = f"{settings.limit:,} of {counted(total, 'passage')} of {where}, spread evenly"
-    return pairs_from_corpus(plan.inputs.read(read_passages(corpus), [corpus]), settings, seed, total), where
+    passages = plan.inputs.read(read_passages(corpus, settings=_USUAL), [corpus])
+    return pairs_from_corpus(passages, settings, seed, total), where
 
 
 def _generated_pairs(plan: RunPlan, stage: PlannedStage, file: Path) -> None:
@@ -215,6 +221,7 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     update = {
         "model": loading.model_copy(update={"name": plan.path(model)}),
         "data": section.data.model_copy(update={"sources": sources}),
+        "reading": validation_fields(plan.config),
     }
     config = section.model_copy(update=update)
     if model.stage:
@@ -241,7 +248,7 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     vectors = config.encode.vector_format
     known = reusing(encoder, folder, vectors) if overwrite else encoder
     store = write_store(
-        lambda: inputs.read(read_passages(corpus)), known, folder, source=made_from,
+        lambda: inputs.read(read_passages(corpus, settings=_USUAL)), known, folder, source=made_from,
         shard_size=config.encode.shard_size, dtype=vectors, total=count_passages(corpus), overwrite=overwrite,
     )  # fmt: skip
     if isinstance(known, KnownVectors):

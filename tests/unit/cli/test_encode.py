@@ -84,7 +84,7 @@ def test_documents_and_rows_are_read_as_set_and_the_table_ends_the_output(
 ) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"key": "a", "body": "A llama.", "year": 2020}\n', encoding="utf-8")
-    assert "(id_field)" in command_line.refused("encode", llama_folder, rows, "-o", tmp_path / "store")
+    assert "(reading.id_field)" in command_line.refused("encode", llama_folder, rows, "-o", tmp_path / "store")
     sets = ["--set", "reading.text_field=body", "--set", "reading.id_field=key"]
     done = command_line("encode", llama_folder, rows, "-o", tmp_path / "store", *sets, "--set", "passage_max_tokens=9")
     assert done.code == 0, done.err
@@ -109,7 +109,7 @@ def test_documents_and_rows_are_read_as_set_and_the_table_ends_the_output(
     strict = command_line.refused(*call[:4], tmp_path / "strict", "--set", "reading.strict=true")
     assert "photo.png" in strict
     assert not (tmp_path / "strict").exists()
-    assert "did you mean 'text_field'" in command_line.refused(
+    assert "did you mean 'reading.text_field'" in command_line.refused(
         *call[:4], tmp_path / "no", "--set", "reading.text_fild=b"
     )
 

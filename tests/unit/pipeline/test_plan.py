@@ -289,3 +289,18 @@ def test_a_teacher_is_an_input_of_mining_and_none_leaves_the_plan_as_it_was(
     assert one.input("teacher").fingerprint == two.input("teacher").fingerprint
     assert one.settings == two.settings == without.settings
     assert mining(f"mine.teacher={folders[0]}", "mine.teacher_share_of_positive=0").settings != one.settings
+
+
+def test_labeled_rows_of_the_corpus_have_its_fields(llama_folder: Path, beir: Path, tmp_path: Path) -> None:
+    base = [f"model.name={llama_folder}", f"corpus={beir}", "finetune=true", f"finetune.validation.source={beir}"]
+    base += ["finetune.validation.split=test", f'pairs.sources=[{{source="{beir}/", split="test"}}]']
+
+    def settings(*overrides: str) -> dict[str, Any]:
+        plan = plan_run(configured(*base, *overrides), tmp_path / "run")
+        return {stage.kind: dict(stage.settings) for stage in plan.stages}
+
+    usual, other = settings(), settings("reading.include=['*.md']")
+    assert usual == other
+    assert not any("reading" in found for found in usual.values())
+    named = settings("reading.title_field=head")
+    assert named["pairs"]["reading"] == named["finetune"]["reading"] == {"title_field": "head"}

@@ -199,10 +199,19 @@ def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes(
     ("overrides", "message"),
     [
         (["adpt=true"], r"unknown key 'adpt'; did you mean 'adapt'\?"),
-        (["corpus=c", "adapt.optimizer.stepz=3"], r"unknown key 'adapt\.optimizer\.stepz'; did you mean 'steps'\?"),
-        (["corpus=c", "adapt=true", "model.nme=x"], r"unknown key 'model\.nme'; did you mean 'name'\?"),
-        (["corpus=c", "pairs.from_corpus.limt=3"], r"'pairs\.from_corpus\.limt'; did you mean 'limit'\?"),
-        (['pairs.sources=[{source="x", splitt="a"}]'], r"'pairs\.sources\.0\.splitt'; did you mean 'split'\?"),
+        (
+            ["corpus=c", "adapt.optimizer.stepz=3"],
+            r"unknown key 'adapt\.optimizer\.stepz'; did you mean 'adapt\.optimizer\.steps'\?",
+        ),
+        (["corpus=c", "adapt=true", "model.nme=x"], r"unknown key 'model\.nme'; did you mean 'model\.name'\?"),
+        (
+            ["corpus=c", "pairs.from_corpus.limt=3"],
+            r"'pairs\.from_corpus\.limt'; did you mean 'pairs\.from_corpus\.limit'\?",
+        ),
+        (
+            ['pairs.sources=[{source="x", splitt="a"}]'],
+            r"'pairs\.sources\.0\.splitt'; did you mean 'pairs\.sources\.0\.split'\?",
+        ),
         (["corpus=c", "finetune=true"], r"\[finetune\] needs what \[pairs\] makes"),
         (["corpus=c", "index=true"], r"\[index\] needs what \[encode\] makes"),
         (["adapt=true"], r"corpus is empty and adapt reads it; name a corpus in the recipe or with --corpus"),

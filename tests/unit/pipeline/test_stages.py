@@ -327,6 +327,22 @@ def test_rows_are_read_by_the_fields_that_the_recipe_names_and_cut_ones_are_coun
     ]  # fmt: skip
 
 
+def test_labeled_rows_of_the_corpus_are_read_by_the_fields_that_the_recipe_names(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "task"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"key": "p", "body": "The river rises."}\n', encoding="utf-8")
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "The river"}\n', encoding="utf-8")
+    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp\t1\n", encoding="utf-8")
+    named = [f'pairs.sources=["{folder}"]', "reading.id_field=key", "reading.text_field=body"]
+    plan = plan_run(config_of(llama_folder, folder, *named), tmp_path / "run")
+    (pairs,) = [stage for stage in plan.stages if stage.kind == "pairs"]
+    work(plan, pairs)
+    (rows,) = plan.folder(pairs).iterdir()
+    assert [(one.query, one.positives) for one in read_examples(rows)] == [("The river", ("The river rises.",))]
+
+
 def test_a_begun_store_goes_on_in_its_number_format_where_the_recipe_names_none(
     llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:

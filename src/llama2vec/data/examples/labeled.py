@@ -67,7 +67,7 @@ def read_examples(
         split: Split of a BEIR folder, an MS MARCO folder, or an ``hf:`` source that does not name one. A single file
             has no splits.
         limit: Stop after this many examples; None = all.
-        reading: Names the fields of a BEIR folder's passages; None = the usual ones.
+        reading: Names the fields of a BEIR folder's rows; None = the usual ones.
 
     Raises:
         ConfigError: ``limit`` is below 1, or ``split`` is chosen of a single file.
@@ -273,7 +273,7 @@ def _hub_rows(dataset: Iterable[Any], where: str) -> Iterator[ExampleRow]:
 
 
 def _beir_rows(folder: Path, split: str, reading: ReadingSettings | None) -> Iterator[ExampleRow]:
-    task = read_beir(folder, split)
+    task = read_beir(folder, split, reading)
     # The meaning of a gain below 0, such as spam, differs between collections: such passages are not used.
     judged = {passage_id for gains in task.qrels.values() for passage_id, gain in gains.items() if gain >= 0}
     texts = {

@@ -13,6 +13,7 @@ import numpy as np
 
 from llama2vec.data.examples.labeled import no_rows, scan_examples
 from llama2vec.data.examples.rows import ExampleRow
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.text.words import count_words, text_key
 from llama2vec.errors import DataError
 from llama2vec.records import TrainingExample
@@ -107,6 +108,7 @@ def inspect_examples(
     query_max_tokens: int = 0,
     passage_max_tokens: int = 0,
     negatives: int = 0,
+    reading: ReadingSettings | None = None,
 ) -> ExampleReport:
     """Read a source of training examples once, to its end, and report every problem.
 
@@ -118,6 +120,7 @@ def inspect_examples(
         count_tokens: Texts → their numbers of tokens; None = report words only.
         query_max_tokens, passage_max_tokens: Lengths at which texts are truncated; 0 = never.
         negatives: Fewer negatives in a row than this are a problem.
+        reading: Names the fields of a BEIR folder's rows; None = the usual ones.
 
     Raises:
         DataError: No such source, or no row at all; problems of rows are in the report.
@@ -125,7 +128,7 @@ def inspect_examples(
     where = str(source)
     survey = _Survey(negatives, count_tokens)
     try:
-        for row in scan_examples(where, split=split):
+        for row in scan_examples(where, split=split, reading=reading):
             survey.add(row)
     except DataError as error:
         # A truncated source is still worth reporting up to the fault.

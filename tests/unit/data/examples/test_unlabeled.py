@@ -191,7 +191,7 @@ def test_settings_that_cannot_give_a_pair_are_refused(tmp_path: Path) -> None:
         load_config(CorpusPairSettings, None, [f"kinds.{kind}=0" for kind in NONE])
     with pytest.raises(ConfigError, match="must hold"):
         load_config(CorpusPairSettings, None, ["crop_max_words=2"])
-    with pytest.raises(ConfigError, match="did you mean 'halves'"):
+    with pytest.raises(ConfigError, match=r"did you mean 'kinds\.halves'"):
         load_config(CorpusPairSettings, None, ["kinds.halfs=1"])
 
 
