@@ -53,7 +53,7 @@ def read_method(folder: Path, system: str = "") -> Method:
     Raises:
         ConfigError: No results, or not those of the system.
     """
-    places: dict[int | None, Path] = {**seed_folders(folder)} or {None: folder}
+    places: Mapping[int | None, Path] = dict[int | None, Path](seed_folders(folder)) or {None: folder}
     found = {seed: _by_system(path) for seed, path in places.items()}
     everywhere = set.intersection(*(set(systems) for systems in found.values()))
     alone = all(len(systems) == 1 for systems in found.values())

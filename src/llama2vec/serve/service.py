@@ -184,7 +184,8 @@ class Service:
             told = str(error) if isinstance(error, Llama2VecError) else one_line(error)
             logger.warning("%s has new vectors, but BM25 alone still answers: %s", store.path, told)
         else:
-            logger.info("%s has new vectors; search modes: %s", store.path, ", ".join(self.loaded.modes))
+            modes = ", ".join(self.loaded.modes) if self.loaded else "none"
+            logger.info("%s has new vectors; search modes: %s", store.path, modes)
 
     def _new_batcher(self, model: ServedModel) -> Batcher:
         return Batcher(

@@ -23,7 +23,6 @@ from llama2vec.score.results import (
     QUERY_VALUES,
     Number,
     comparison_from_json,
-    is_old_scores,
     is_result,
     parse_json,
     query_values_file,
@@ -99,9 +98,9 @@ class Sources:
 def read_sources(paths: Iterable[str | Path]) -> Sources:
     """Read what a report shows: folders and files that other verbs wrote."""
     sources, seen = Sources(), set[Path]()
-    paths = [*map(Path, paths)]
-    homes = [path.resolve().parent for path in paths if _seed(path) is not None]
-    for path in paths:
+    named = [*map(Path, paths)]
+    homes = [path.resolve().parent for path in named if _seed(path) is not None]
+    for path in named:
         if path.resolve() in seen:
             raise ConfigError(f"{path} is given twice; name it once")
         seen.add(path.resolve())
@@ -222,7 +221,7 @@ def _read_log(path: Path) -> list[dict[str, float]]:
 def _read_file(path: Path, sources: Sources) -> bool:
     """Read a JSON file into the sources; tell whether it is a result."""
     content = read_json(path)
-    if is_result(content) or is_old_scores(content):
+    if is_result(content):
         result = with_query_values(path, result_from_json(content, path))
         sources.files.append(_source_file(path, "evaluation"))
         if result.report.per_query:
