@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import cast
 
 from llama2vec.errors import ConfigError, EvaluationError
 from llama2vec.records import Report
@@ -53,7 +54,7 @@ def read_method(folder: Path, system: str = "") -> Method:
     Raises:
         ConfigError: No results, or not those of the system.
     """
-    places: Mapping[int | None, Path] = dict[int | None, Path](seed_folders(folder)) or {None: folder}
+    places = cast("dict[int | None, Path]", seed_folders(folder)) or {None: folder}
     found = {seed: _by_system(path) for seed, path in places.items()}
     everywhere = set.intersection(*(set(systems) for systems in found.values()))
     alone = all(len(systems) == 1 for systems in found.values())
