@@ -145,7 +145,7 @@ class PretextSettings(Settings):
     Attributes:
         weight: Factor on the EBAE loss, which is added to the contrastive loss; 0 = none. Each text that SELF follows
             predicts its own words from the last layer's states at its slots, through the output head, whose weights
-            this loss does not change. 0.1 helped most where we measured it (docs/lab-notes.md).
+            this loss does not change. 0.1 kept sentence similarity and cost no retrieval (docs/lab-notes.md).
         stop_words: Words that need not be predicted, as in ``text.stop_words`` of an adaptation.
         token_weights: ``uniform``, or ``idf`` = each token's inverse document frequency in the training texts.
     """
