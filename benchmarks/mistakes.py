@@ -10,6 +10,9 @@ from typing import Any
 
 from llama2vec.artifact import read_object
 from llama2vec.errors import ConfigError, Llama2VecError, OutputExistsError
+from llama2vec.files import write_json
+
+_FORMAT_FILE = "number-format.json"
 
 
 @contextmanager
@@ -51,3 +54,19 @@ def results_so_far(path: Path, settings: Mapping[str, Any], part: str) -> dict[s
     if differs := [name for name in {**settings, **before} if before.get(name) != settings.get(name)]:
         raise ConfigError(f"{path} was made with other settings ({', '.join(differs)}); choose another --output")
     return found
+
+
+def check_format(folder: Path, dtype: str) -> None:
+    """Let a folder keep the vectors of one number format alone; the first call writes down which.
+
+    Raises:
+        ConfigError: The vectors that the folder keeps were computed in another format.
+    """
+    noted = (read_object(folder / _FORMAT_FILE) or {}).get("dtype")
+    if noted and noted != dtype:
+        raise ConfigError(
+            f"{folder} keeps vectors computed in {noted}, and this model computes in {dtype}; choose another"
+        )
+    if not noted:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _FORMAT_FILE, {"dtype": dtype})

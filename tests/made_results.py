@@ -52,3 +52,22 @@ def write_training(
         manifest = {"stage": "adapt", "settings": settings, "results": {"steps": 10, "seconds": 75}}
         (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
+
+
+def write_seeds(folder: Path, values: Mapping[int, Mapping[str, list[float]]], verb: str = "run") -> Path:
+    """Write what ``run --seeds`` leaves: seed → system → values per query."""
+    for seed, systems in values.items():
+        home = folder / f"seed-{seed}"
+        for system, numbers in systems.items():
+            write_evaluation(home / "report" / system, make_report(system, numbers))
+        write_training(home / "adapted")
+        stages = {
+            "adapt": {"state": "finished", "folder": "adapted", "seconds": 75.0},
+            "evaluate": {"state": "finished", "folder": "report", "seconds": 3.0},
+        }
+        run = {"format": "llama2vec-run", "recipe": {}, "stages": stages}
+        (home / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    figures = {"adapted: nDCG@10": {"values": [0.25] * len(values), "mean": 0.25, "std": 0.125}}
+    content = {"format": "llama2vec-seeds", "version": 1, "verb": verb, "seeds": [*values], "figures": figures}
+    (folder / "seeds.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder

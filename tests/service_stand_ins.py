@@ -13,6 +13,7 @@ from typing import Any, cast
 import httpx
 import numpy as np
 import numpy.typing as npt
+from synced_folder import WIDTH, HashEncoder
 
 from llama2vec.errors import EngineError, StoreError
 from llama2vec.explain.explanation import Explanation, SharedWord, WordWeight
@@ -131,8 +132,22 @@ class StandInTable:
         return np.stack([vector_of(text, "query") for text in queries])
 
 
+class TwoSided(HashEncoder):
+    """Encodes the passages of a sync, and serves queries as a model of that name."""
+
+    name, batch_tokens, dimension = "hashes", 1000, WIDTH
+
+    def count_tokens(self, texts: Sequence[str], side: str) -> Lengths:
+        return Lengths([len(text.split()) for text in texts])
+
+    def encode(self, texts: Sequence[str], side: str) -> npt.NDArray[np.float32]:
+        return self._vectors(texts)
+
+
 class StandInStore:
     """The passages as a store reads them."""
+
+    has_vectors, contract_hash = True, "c0ffee"
 
     def __len__(self) -> int:
         return len(PASSAGES)

@@ -37,6 +37,7 @@ from llama2vec.retrieve.index.exact import ExactIndex
 from llama2vec.retrieve.index.faiss import FaissIndex
 from llama2vec.retrieve.index.folder import build_index, open_index
 from llama2vec.retrieve.settings import IndexKind, SearchRequest
+from llama2vec.retrieve.store.number_format import warn_of_another_format
 from llama2vec.retrieve.store.reader import VectorStore
 from llama2vec.retrieve.store.writer import write_store
 from llama2vec.score.metrics import evaluate_run
@@ -82,6 +83,7 @@ def measure(name: str, encoder: Encoder, arguments: argparse.Namespace) -> dict[
     store = write_store(
         lambda: read_passages(task.corpus_source), encoder, arguments.stores / name, source=source, shard_size=2048
     )
+    warn_of_another_format(store, encoder.dtype)
     asked = encoder.encode_queries(queries)
     task = BeirTask(task.name, queries, {query.id: task.qrels[query.id] for query in queries}, task.corpus_source)
     ids = list(store.ids)

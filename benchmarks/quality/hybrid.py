@@ -40,6 +40,7 @@ from llama2vec.retrieve.search.fusion import (
     reciprocal_rank_fusion,
 )
 from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.store.number_format import warn_of_another_format
 from llama2vec.retrieve.store.writer import write_store
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.significance import bootstrap_interval
@@ -134,6 +135,7 @@ def single_runs(encoder: Encoder, sample: SampledSet, work: Path, seconds: dict[
     started = time.monotonic()
     source: dict[str, object] = {"sample": sample.facts["fingerprint"]}
     store = write_store(lambda: iter(sample.passages), encoder, work / "store", source=source)
+    warn_of_another_format(store, encoder.dtype)
     seconds["encode"] = round(time.monotonic() - started, 1)
     started = time.monotonic()
     build_index(store, work / "index", bm25="en")

@@ -54,9 +54,9 @@ def score(encoder: Encoder, table: QueryTable, name: str, stores: Path, most: in
     queries = sorted(task.queries, key=lambda query: query.id)[:most]
     qrels = {query.id: task.qrels[query.id] for query in queries if query.id in task.qrels}
     fingerprint = corpus_fingerprint(task.corpus_source)
-    store = Stores(stores).find(encoder.contract_hash, fingerprint, None)
+    store = Stores(stores).find(encoder.contract_hash, fingerprint, None, dtype=encoder.dtype)
     if store is None:
-        place = stores / f"{Path(folder).name}-{encoder.contract_hash[:12]}"
+        place = stores / f"{Path(folder).name}-{encoder.contract_hash[:12]}-{encoder.dtype}"
         total = count_passages(task.corpus_source) or 0
         store = encode_corpus(encoder, task, Searching(), place, fingerprint=fingerprint, total=total)
     bm25 = Bm25Index.build(store_passages(store))

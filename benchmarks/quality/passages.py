@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.mistakes import check_format
 from benchmarks.provenance import made_by
 from llama2vec.data.corpus.passages import read_passages, read_queries
 from llama2vec.data.documents.document import Document
@@ -201,7 +202,7 @@ class TextCache:
     def __init__(self, encoder: Encoder, folder: Path) -> None:
         self.encoder, self.dimension, self.contract_hash = encoder, encoder.dimension, encoder.contract_hash
         self._file, self._known = folder / "vectors.npz", dict[str, Any]()
-        folder.mkdir(parents=True, exist_ok=True)
+        check_format(folder, encoder.dtype)
         if self._file.exists():
             with np.load(self._file) as kept:
                 self._known = dict(zip(kept["keys"].tolist(), kept["vectors"], strict=True))

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.mistakes import read_own, told_in_one_line
+from benchmarks.mistakes import check_format, read_own, told_in_one_line
 from benchmarks.provenance import made_by
 from benchmarks.quality import whole_sets_tables
 from benchmarks.quality.hybrid import difference
@@ -84,7 +84,9 @@ def _encode_and_score(arguments: argparse.Namespace) -> None:
     tasks = {name: read_beir(arguments.data / name) for name in arguments.sets}
     pairs = {} if arguments.only_encode else {name: read_sentence_pairs(_sts_file(arguments, name)) for name in STS}
     encoder = Encoder.load(arguments.model, settings=ModelSettings(dtype="auto"))
-    ours = System(lambda texts, queries: _encoded(encoder, texts, queries), arguments.work / encoder.contract_hash[:16])
+    kept = arguments.work / encoder.contract_hash[:16]
+    check_format(kept, encoder.dtype)
+    ours = System(lambda texts, queries: _encoded(encoder, texts, queries), kept)
     if arguments.only_encode:
         for name, task in tasks.items():
             ours.vectors(name, "passages", _texts(read_passages(task.corpus_source)))

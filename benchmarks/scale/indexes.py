@@ -339,7 +339,7 @@ def plot(sizes: dict[str, Any], file: Path) -> None:
         )
         axis.grid(alpha=0.3)
     axes[1, 2].set_ylim(0.9, 1.005)
-    axes[0, 0].legend(fontsize=7, loc="lower right")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=7)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110, metadata={"Software": None})
 

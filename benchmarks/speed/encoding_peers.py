@@ -265,12 +265,13 @@ def plot(rows: dict[str, Any], file: Path) -> None:
     figure, axis = pyplot.subplots(figsize=(8.5, 5.2), layout="constrained")
     dashes = {"float32": ":", "int8": "--", "q8_0": "--", "q4_0": "-."}
     last = []
+    markers = dict(zip(dict.fromkeys(name for name, _ in NAMES.values()), "os^Dv*Ph<>", strict=False))
     for side, (name, weights) in NAMES.items():
         points = {length: median(found) for length, found in rates(rows, side).items()}
         if points:
             style = {"linewidth": 2.6, "color": "black"} if side == OURS else {}
             drawn = axis.plot(
-                [*points], [*points.values()], dashes.get(weights, "-"), marker="o", markersize=4, **style
+                [*points], [*points.values()], dashes.get(weights, "-"), marker=markers[name], markersize=5, **style
             )
             last.append((points[max(points)], drawn[0], f"{name}, {weights}"))
     # The legend lists the sides as their lines end, from the top.

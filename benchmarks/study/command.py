@@ -28,7 +28,8 @@ from benchmarks.study.models import Models
 from benchmarks.study.protocol import Protocol, load_protocol
 from benchmarks.study.results import Results, add, missing_sets, read_results, state
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError
-from llama2vec.files import FileKind, Lock, write_output
+from llama2vec.files import FileKind, write_output
+from llama2vec.locks import Lock
 
 logger = logging.getLogger(__name__)
 

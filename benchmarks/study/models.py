@@ -231,7 +231,7 @@ def _merge_again(folder: Path, config: AdaptConfig | FinetuneConfig) -> None:
     from llama2vec.model.adapters import add_slot_tokens_and_rows
     from llama2vec.model.backbone import load_backbone
     from llama2vec.model.contract import saved_settings
-    from llama2vec.model.local import quiet_transformers
+    from llama2vec.model.loading import quiet_transformers
 
     saved = saved_settings(folder)
     backbone = load_backbone(config.model)

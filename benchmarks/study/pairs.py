@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.study.protocol import ALL_PAIRS, FinetuningStage
 from llama2vec.data.corpus.passages import corpus_fingerprint, read_passages
-from llama2vec.data.examples.labeled import examples_fingerprint, read_examples, write_examples
+from llama2vec.data.examples.labeled import named_fingerprint, read_examples, write_examples
 from llama2vec.data.examples.unlabeled import pairs_from_corpus
 from llama2vec.data.settings import CorpusPairSettings
 from llama2vec.errors import DataError
@@ -91,7 +91,7 @@ def _prepared(path: Path, stage: str, seed: int, settings: FinetuningStage, data
 
 def input_fingerprints(settings: FinetuningStage, data: Path) -> dict[str, str]:
     """Return a fingerprint of every source that pairs are drawn from."""
-    found = {source: examples_fingerprint(data / source) for source in settings.sources}
+    found = {source: named_fingerprint(data / source) for source in settings.sources}
     return found | {f"corpus of {name}": corpus_fingerprint(data / name) for name in settings.corpus_sets}
 
 

@@ -15,9 +15,10 @@ from benchmarks.study.tables import labels_points, main_arms, steps_points
 from llama2vec.files import file_sha256
 from llama2vec.records import Report
 from llama2vec.score.comparison import Comparison
-from llama2vec.score.report.content import ComparedRuns, Content, Evaluation, SourceFile, Sources, build_content
+from llama2vec.score.report.content import Content, build_content
 from llama2vec.score.report.page import render_page
 from llama2vec.score.report.plots import CurveFamily
+from llama2vec.score.report.sources import ComparedRuns, Evaluation, SourceFile, Sources
 from llama2vec.score.significance import bootstrap_interval
 
 

@@ -22,7 +22,8 @@ from benchmarks.provenance import made_by
 from benchmarks.study.cells import Cell, cell_of
 from benchmarks.study.protocol import Protocol
 from llama2vec.errors import DataError, EvaluationError
-from llama2vec.files import Lock, write_atomic
+from llama2vec.files import write_atomic
+from llama2vec.locks import Lock
 
 Results = dict[str, Any]
 

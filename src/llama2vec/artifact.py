@@ -26,7 +26,6 @@ Every refusal is an :class:`~llama2vec.errors.OutputExistsError`.
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 import re
 import time
@@ -38,7 +37,6 @@ from typing import Any
 
 from llama2vec.errors import Llama2VecError, OutputBusyError, OutputExistsError
 from llama2vec.files import (
-    Lock,
     check_inputs,
     check_replaceable,
     disk_errors,
@@ -47,7 +45,9 @@ from llama2vec.files import (
     put_in_place,
     remove,
 )
+from llama2vec.locks import Lock
 from llama2vec.manifest import plan_difference, same_plan, unsealed
+from llama2vec.manifest import read_object as read_object
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}$")
 _WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.1
@@ -76,14 +76,9 @@ class Kind:
     leftovers: tuple[str, ...] = ()  # Patterns of what a finished one no longer needs
     advice: str = "choose another output or pass --overwrite"  # Ends the line that refuses another plan
 
-
-def read_object(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file; None if the file is missing, irregular or holds something else."""
-    try:
-        content = json.loads(path.read_bytes()) if path.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
+    def refusal(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+        """Say why a plan cannot continue what another one made, and what to do; "" where it can."""
+        return "" if same_plan(there, now) else f"with other settings ({plan_difference(there, now)}); {self.advice}"
 
 
 def folder_kind(noun: str, file: str, form: Mapping[str, Any], entries: tuple[str, ...]) -> Kind:
@@ -120,7 +115,7 @@ class Work:
             if self.is_finished:  # by another process that shares the work
                 return self.path
             found = kind.read(self.path) if kind.resumable else None
-            resumes = found is not None and same_plan(found.plan, self._plan)
+            resumes = found is not None and not kind.refusal(found.plan, self._plan)
             # In place only an artifact of ours may go (it was begun from another plan and came nowhere).
             if not resumes and (self.path != target or found is not None):
                 _refuse_busy(self.output, found)
@@ -172,6 +167,7 @@ def claim(
     plan: Mapping[str, Any],
     *,
     overwrite: bool = False,
+    again: bool = True,
     extend: bool = False,
     inputs: Iterable[str | Path | None] = (),
     shared: bool = False,
@@ -182,7 +178,7 @@ def claim(
         output: The folder or file to make.
         kind: The kind of artifact.
         plan: Everything that decides the result; JSON types. Equal plans make equal artifacts.
-        overwrite: Replace an artifact of this kind that another plan made, or make a finished one again.
+        overwrite: Replace an artifact of this kind that another plan made, and with ``again`` one of the same plan.
         extend: Add to an artifact of this kind; all that the folder also holds is carried over.
         inputs: The inputs of the result. Names other than local paths are ignored.
         shared: Several processes with the same plan may make the output together.
@@ -195,7 +191,7 @@ def claim(
     check_inputs(output, inputs)
 
     def look() -> tuple[bool, Path]:
-        finished, path = _look(output, kind, plan, overwrite=overwrite, extend=extend)
+        finished, path = _look(output, kind, plan, overwrite=overwrite, again=again, extend=extend)
         if path != output.resolve():
             check_replaceable(output)
         return finished, path
@@ -255,8 +251,7 @@ def tidy(output: Path, kind: Kind | None = None) -> None:
         with suppress(Llama2VecError, OSError), owned(output):  # which removes the rest
             for path in [path for pattern in patterns for path in target.glob(pattern)]:
                 remove(path)
-            resumable = kind is not None and kind.resumable
-            if os.path.lexists(new) and not (resumable and _newest(new) >= _newest(target)):
+            if os.path.lexists(new) and not (kind and kind.resumable and _newest(new) >= _newest(target)):
                 remove(new)
 
 
@@ -294,8 +289,8 @@ def strangers(folder: Path, kind: Kind) -> list[str]:
     found = []
     for path in sorted(folder.rglob("*")) if folder.is_dir() and not folder.is_symlink() else ():
         name = path.relative_to(folder).as_posix()
-        is_ours = _is_litter(path) or any(_matches(name, pattern) for pattern in kind.entries)
-        if not is_ours and (path.is_symlink() or not path.is_dir()):
+        is_file = path.is_symlink() or not path.is_dir()
+        if is_file and not (_is_litter(path) or any(_matches(name, pattern) for pattern in kind.entries)):
             found.append(name)
     return found
 
@@ -355,23 +350,22 @@ def sweep_temporary(folder: Path) -> None:
 
 
 def _look(
-    output: Path, kind: Kind, plan: Mapping[str, Any], *, overwrite: bool, extend: bool = False
+    output: Path, kind: Kind, plan: Mapping[str, Any], *, overwrite: bool, again: bool = True, extend: bool = False
 ) -> tuple[bool, Path]:
     """Return whether the plan has already made the output, and otherwise where to write."""
     target = output.resolve()
     in_place = target if kind.resumable and kind.is_folder else new_path(target)
-    found = find(output, kind)
-    if found is None:
+    if (found := find(output, kind)) is None:
         return False, in_place
-    same = same_plan(found.plan, plan)
-    if same and not (found.finished and overwrite):
+    refusal = kind.refusal(found.plan, plan)
+    if not refusal and not (found.finished and overwrite and again):
         return (True, target) if found.finished else (False, in_place)
     _refuse_busy(output, found)
     if (found.finished or found.worth_keeping) and not (overwrite or extend):
         holds = f"holds {kind.noun}" if found.finished else f"holds an unfinished {kind.noun.partition(' ')[2]}"
-        why = "that a development version of llama2vec began, which cannot be continued"
-        why = why if found.is_outdated else f"with other settings ({plan_difference(found.plan, plan)})"
-        raise OutputExistsError(f"{output}: {holds} {why}; {kind.advice}")
+        if found.is_outdated:
+            refusal = f"that a development version of llama2vec began, which cannot be continued; {kind.advice}"
+        raise OutputExistsError(f"{output}: {holds} {refusal}")
     if kind.is_folder and not extend:
         refuse_strangers(output, kind)
     return False, new_path(target) if found.finished or found.worth_keeping else in_place

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 PromptName = Literal["self", "next"]
 
-_OLD_KEYS = {"optimiser": "optimizer", "neighbours": "neighbors", "measures": "metrics"}
+_OLD_KEYS = {"optimiser": "optimizer"}
 """Keys of recipes for earlier versions → their present names."""
 
 

@@ -5,6 +5,8 @@ The command line prints the message of a :class:`Llama2VecError` on one line and
 
 from __future__ import annotations
 
+import errno
+
 
 class Llama2VecError(Exception):
     """A user's mistake, told in one line: what is wrong, where, and what to do."""
@@ -137,6 +139,13 @@ def too_large(number: int) -> str:
     ('-2147483648 is too large; the limit is 2,147,483,647', '')
     """
     return f"{number} is too large; the limit is {MOST:,}" if abs(number) > MOST else ""
+
+
+def raise_unless_missing(error: Exception) -> None:
+    """Raise an error again with which the system refuses to read a file that is there, such as "Permission denied"."""
+    missing = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
+    if isinstance(error, OSError) and error.errno not in missing:
+        raise error
 
 
 def one_line(error: BaseException, width: int = 160) -> str:

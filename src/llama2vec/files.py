@@ -10,9 +10,7 @@ import json
 import os
 import re
 import shutil
-import socket
 import stat
-import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llama2vec.errors import DataError, Llama2VecError, OutputExistsError
+from llama2vec.locks import NoLocksError, try_lock
 
 try:
     import fcntl
@@ -29,8 +28,6 @@ except ImportError:  # Windows: owners are told apart within one process only
 
 _halves: set[Path] = set()
 """Half-written files of this process."""
-_held: set[tuple[int, Path]] = set()
-_guard = threading.Lock()
 _RENAME_NOREPLACE, _RENAME_EXCHANGE, _AT_FDCWD = 1, 2, -100  # linux/fs.h, fcntl.h
 _FULL = (
     "No space left on device", "os error 28", "Disk quota exceeded", "inline_container", "PytorchStreamWriter",
@@ -57,7 +54,7 @@ def write_atomic(
     try:
         with temp.open("wb") as file:
             with suppress(OSError):  # not every file system has locks
-                _lock(file.fileno())  # which keeps sweepers away while its writer lives
+                try_lock(file.fileno())  # which keeps sweepers away while its writer lives
             for chunk in [content] if isinstance(content, bytes) else content:
                 file.write(chunk)
                 digest.update(chunk)
@@ -95,7 +92,7 @@ def _sweep_halves(path: Path) -> None:
         # Closing a file gives up its locks in the whole process, so our own may not even be opened.
         if half not in _halves:
             with suppress(OSError), half.open("r+b") as file:
-                if _lock(file.fileno()):
+                if try_lock(file.fileno()):
                     half.unlink(missing_ok=True)
 
 
@@ -181,6 +178,11 @@ def disk_errors(path: Path, *, only_full: bool = False) -> Iterator[None]:
     try:
         yield
     except Exception as problem:
+        if isinstance(problem, NoLocksError):
+            raise DataError(
+                f"{path}: this file system has no locks, which llama2vec needs; mount it with locks (Lustre: -o flock; "
+                "NFS: version 4), or choose another output"
+            ) from problem
         if is_disk_full(problem):
             raise DataError(f"disk full while writing {path}; free space and run the same command again") from problem
         if _is_too_large(problem):
@@ -309,90 +311,3 @@ def link_tree(source: Path, destination: Path) -> None:
         shutil.copytree(source, destination, symlinks=True, copy_function=link)
     elif source.is_file():
         link(str(source), str(destination))
-
-
-class Lock:
-    """The right to write something, held through a file that exists only meanwhile and goes with its process.
-
-    The right is a POSIX record lock: it works between processes, containers and machines wherever the file system has
-    locks (local disks, NFSv4, Lustre with ``-o flock``). Whatever lies at ``path`` is the leftover of an earlier owner.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._handle = -1
-
-    def acquire(self) -> bool:
-        """Try to get the lock; return whether it is ours now."""
-        place = (os.getpid(), self.path.absolute())
-        with _guard:
-            # A record lock does not keep out the process that has it already.
-            if place in _held:
-                return False
-            while True:
-                handle = self._open()
-                if not _lock(handle):
-                    os.close(handle)
-                    return False
-                with suppress(FileNotFoundError):  # its owner has removed it since: open the next
-                    if os.path.samestat(os.fstat(handle), os.stat(self.path, follow_symlinks=False)):
-                        break
-                os.close(handle)
-            with suppress(OSError):  # the name helps messages; on a full disk the lock holds without it
-                os.ftruncate(handle, 0)
-                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-            self._handle = handle
-            _held.add(place)
-        return True
-
-    def release(self) -> None:
-        """Give the lock back, if it is ours."""
-        if self._handle < 0:
-            return
-        with _guard:
-            # Removed while it is held: whoever opened it meanwhile sees that it has gone and makes a new one.
-            with suppress(OSError):
-                self.path.unlink()
-            os.close(self._handle)
-            self._handle = -1
-            _held.discard((os.getpid(), self.path.absolute()))
-
-    def is_busy(self) -> bool:
-        """Return whether somebody else holds the lock."""
-        busy = os.path.lexists(self.path) and not self.acquire()
-        self.release()
-        return busy
-
-    def owner(self) -> str:
-        """Say who holds the lock, for a message."""
-        # Reading the file would close a handle of it, which gives up its locks in the whole process.
-        with _guard:
-            if (os.getpid(), self.path.absolute()) in _held:
-                return "this process"
-        try:
-            return self.path.read_text(encoding="utf-8").strip() or "another process"
-        except (OSError, ValueError):
-            return "another process"
-
-    def _open(self) -> int:
-        flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        while True:
-            try:
-                handle = os.open(self.path, flags, 0o666)
-            except OSError as error:
-                if error.errno not in (errno.ELOOP, errno.ENXIO):
-                    raise
-            else:
-                if stat.S_ISREG(os.fstat(handle).st_mode):
-                    return handle
-                os.close(handle)
-            self.path.unlink(missing_ok=True)  # a link, pipe or socket: nothing that a lock could be
-
-
-def _lock(handle: int) -> bool:
-    try:
-        if fcntl is not None:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True

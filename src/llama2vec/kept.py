@@ -1,4 +1,4 @@
-"""What an unfinished output keeps beside itself, so that the same call resumes: ``OUTPUT.questions-…`` and its like."""
+"""What an output keeps beside itself, so that a later call resumes from it, such as ``OUTPUT.questions-…``."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ def kept_path(output: Path, mark: str, made_by: object) -> Path:
     return output.with_name(f"{output.name}{mark}{digest(made_by)[:12]}")
 
 
-def discard_kept(output: Path, mark: str, kind: Kind | None = None) -> None:
-    """Remove all files that an output has kept under a mark, or all folders of a kind.
+def discard_kept(output: Path, mark: str, kind: Kind | None = None, *, but: Path | None = None) -> None:
+    """Remove all files that an output has kept under a mark, or all folders of a kind; ``but`` stays.
 
     What cannot be removed stays, because the output is whole without it.
     """
     with suppress(OSError):
         for left in output.parent.glob(f"{escape(output.name)}{mark}*"):
+            if but is not None and left.name == but.name:
+                continue
             if kind is None:
                 left.unlink(missing_ok=True)
             else:

@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 import platform
+import stat
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from llama2vec.errors import raise_unless_missing
 
 MANIFEST_FILE = "manifest.json"
 """What made a trained encoder."""
@@ -20,6 +23,16 @@ RUN_RECORD, RUN_FORMAT = "run.json", "llama2vec-run"
 SEAL = "content_sha256"
 """The key of an object's own hash."""
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "faiss-cpu", "bm25s", "ir-measures")
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None if it is missing, irregular or holds something else; else an OSError."""
+    try:
+        content = json.loads(path.read_bytes()) if stat.S_ISREG(path.stat().st_mode) else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise_unless_missing(error)
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def canonical_json(data: object) -> str:

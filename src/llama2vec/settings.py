@@ -119,7 +119,9 @@ def first_problem(schema: type[Settings], error: ValidationError, where: str) ->
     if problem["type"] == "extra_forbidden":
         known = _keys(schema, location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        # The whole key, as the recipe or --set would have it.
+        meant = ".".join([*location[:-1], *near])
+        hint = f"did you mean '{meant}'?" if near else f"known here: {', '.join(known)}"
         return f"{where}: unknown key '{key}'; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r:.200})"

@@ -800,3 +800,83 @@ def test_a_passage_inside_a_line_begins_with_an_ellipsis(page: Page, serve_passa
     wait_until(lambda: page.texts(".context p:not(.where)") == ["…Its wool is soft.", "It sleeps."])
     page.ask("llama", "1 document by BM25")
     assert page.texts(".hit .text") == ["The llama carries loads."]
+
+
+@pytest.fixture
+def long_documents(encoder_of_topics: TopicEncoder, tmp_path: Path) -> Iterator[Serve]:
+    """Twelve documents, one of program text and one in Hebrew."""
+    code = "def wool(self):\n    while self.soft:\n        if self.full:\n            yield self.wool\n" + "again " * 60
+    soft = {f"d{number:02}.md": f"Soft wool number {number}." for number in range(10)}
+    texts = {"wool.py": code, "he.md": "הצמר של האלפקה רך. wool", **soft}
+    passages = [Passage(f"{name}#1", text, name, Place(name, 0, len(text), 1, 2)) for name, text in texts.items()]
+    store = write_store(lambda: iter(passages), encoder_of_topics, tmp_path / "long", source={})
+    query = PreparedQuery(encoder_of_topics.contract_hash)
+    searcher = Retriever(ExactIndex(store), query, bm25=Bm25Index.build(passages))
+    with services() as start:
+        yield lambda **more: start(encoder=encoder_of_topics, searcher=searcher, query=query, **more)
+
+
+@pytest.fixture
+def encoder_of_topics() -> TopicEncoder:
+    return TopicEncoder()
+
+
+def test_more_hits_are_a_click_away_and_part_of_the_address(page: Page, long_documents: Serve) -> None:
+    page.open(f"{long_documents().url}/?q=wool&mode=bm25")
+    page.status("First 10 documents by BM25")
+    page.one(".deeper").click()
+    page.status("12 documents by BM25")
+    assert len(page.all(".hit")) == 12
+    assert "depth=30" in page.browser.current_url
+    assert not page.one(".deeper").is_displayed()
+    page.ask("soft", "documents by BM25")
+    assert "depth" not in page.browser.current_url
+
+
+def test_a_service_that_allows_fewer_hits_is_asked_for_no_more(page: Page, long_documents: Serve) -> None:
+    page.open(f"{long_documents(max_depth=20).url}/?q=wool&mode=bm25&depth=30")
+    page.status("First 10 documents by BM25")
+    assert "depth" not in page.browser.current_url
+    page.one(".deeper").click()
+    page.status("12 documents by BM25")
+    assert "depth=20" in page.browser.current_url
+    assert not page.one(".deeper").is_displayed()
+
+
+def test_program_text_keeps_its_indentation_and_arabic_and_hebrew_run_to_the_left(
+    page: Page, long_documents: Serve
+) -> None:
+    page.open(f"{long_documents().url}/?q=wool+yield&mode=bm25")
+    page.status("First 10 documents")
+    hit = page.texts(".hit .title").index("wool.py")
+    page.one(f".hit:nth-child({hit + 1}) .open").click()
+    assert "\n    while self.soft:\n        if self.full:" in page.texts(".hit .text")[hit]
+    page.one(f".hit:nth-child({hit + 1}) .open").click()
+    page.ask("האלפקה", "1 document by BM25")
+    direction = "return getComputedStyle(document.querySelector('.hit .text')).direction"
+    assert page.browser.execute_script(direction) == "rtl"
+
+
+def test_arrows_go_on_from_the_hit_that_holds_the_focus(page: Page, long_documents: Serve) -> None:
+    page.open(f"{long_documents().url}/?q=wool&mode=bm25")
+    page.status("First 10 documents")
+    page.browser.execute_script("document.querySelectorAll('.in-document')[4].focus()")
+    page.press(Keys.ARROW_DOWN)
+    assert page.focused().startswith("6")
+    page.all(".in-document")[4].click()
+    wait_until(lambda: bool(page.texts(".context .here")))
+    page.browser.execute_script("document.querySelectorAll('.context')[4].focus()")
+    page.press(Keys.ARROW_DOWN)
+    assert page.browser.execute_script("return document.activeElement.className") == "context"
+
+
+def test_a_title_shows_the_text_where_the_document_stood(page: Page, long_documents: Serve) -> None:
+    page.open(f"{long_documents().url}/?q=wool+yield&mode=bm25")
+    page.status("First 10 documents")
+    hit = page.texts(".hit .title").index("wool.py")
+    page.all(".in-document")[hit].click()
+    wait_until(lambda: bool(page.texts(".context .here")))
+    page.one(f".hit:nth-child({hit + 1}) .open").click()
+    assert not page.all(".context")[hit].is_displayed()
+    assert page.all(".hit .text")[hit].is_displayed()
+    assert page.one(f".hit:nth-child({hit + 1}) .open").get_attribute("aria-expanded") == "true"

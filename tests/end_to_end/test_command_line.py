@@ -335,7 +335,7 @@ def test_a_recipe_with_an_unknown_key_is_told_with_the_nearest_one(
 ) -> None:
     recipe = write(tmp_path / "recipe.toml", "[optimizer]\nsteps = 3\nlerning_rate = 1e-4\n")
     line = refused("adapt", recipe, "-o", tmp_path / "out", "--corpus", work.corpus)
-    assert "recipe.toml: unknown key 'optimizer.lerning_rate'; did you mean 'learning_rate'?" in line
+    assert "recipe.toml: unknown key 'optimizer.lerning_rate'; did you mean 'optimizer.learning_rate'?" in line
     assert not (tmp_path / "out").exists()
 
 

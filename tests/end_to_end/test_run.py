@@ -375,7 +375,7 @@ def test_from_and_until_run_a_part(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "finetune.optimizer.stepz=3"], "did you mean 'steps'?"),
+        (["--set", "finetune.optimizer.stepz=3"], "did you mean 'finetune.optimizer.steps'?"),
         (["--corpus", "nowhere"], "nowhere: no such file or folder"),
         (["--set", 'evaluate.metrics=["nDGC@10"]'], "nDGC@10"),
         (

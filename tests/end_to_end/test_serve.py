@@ -140,7 +140,7 @@ def test_every_mistake_is_one_line(
         "cannot be read": [index, "--token-file", tmp_path / "nothing"],
         "not a regular file": [index, "--token-file", tmp_path / "fifo"],
         "is empty": [index, "--token-file", empty],
-        "--max-waiting 1 must be at least --max-texts 256": [index, "--max-waiting", 1],
+        "--max-waiting 1 must be at least --max-texts 2048": [index, "--max-waiting", 1],
         "--max-batch 0: input should be greater than or equal to 1": [index, "--max-batch", 0],
         "no such model folder": ["--model", tmp_path / "nothing", "--port", 0],
         "was encoded under contract": [index, "--model", _another(llama_folder, tmp_path / "another"), "--port", 0],

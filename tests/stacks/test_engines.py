@@ -31,11 +31,11 @@ from llama2vec.retrieve.export.collection import Exported, export_store
 from llama2vec.retrieve.index.exact import ExactIndex
 from llama2vec.retrieve.index.folder import build_index
 from llama2vec.retrieve.index.lexical import Bm25Index
+from llama2vec.retrieve.index.word_vectors import query_words
 from llama2vec.retrieve.search.opened import OpenedIndex
 from llama2vec.retrieve.settings import SearchRequest
 from llama2vec.retrieve.store.reader import VectorStore, store_passages
 from llama2vec.retrieve.store.writer import write_store
-from llama2vec.retrieve.word_vectors import query_words
 
 ENGINES = ["milvus", "qdrant", "pgvector", "lancedb", "opensearch"]
 COUNT, WIDTH = 500, 32

@@ -401,3 +401,31 @@ def test_a_folder_that_appears_when_it_is_whole_is_recognized_by_its_unchanged_f
     ):
         write_json(tmp_path / "table.json", written)
         assert kind.read(tmp_path) == found
+
+
+def test_what_is_no_object_is_none_and_what_the_system_refuses_is_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, loop = tmp_path / "about.json", tmp_path / "loop.json"
+    file.write_text("{")
+    loop.symlink_to(loop)
+    os.mkfifo(tmp_path / "pipe.json")
+    absent = (
+        file,
+        loop,
+        tmp_path,
+        tmp_path / "pipe.json",
+        tmp_path / "no.json",
+        file / "x.json",
+        tmp_path / ("x" * 999),
+    )
+    assert [read_object(path) for path in absent] == [None] * len(absent)
+    file.write_text('{"a": 1}')
+    assert read_object(file) == {"a": 1}
+
+    def refused(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(PermissionError, match=r"Permission denied: '.*about\.json'"):
+        read_object(file)

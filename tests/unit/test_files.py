@@ -21,7 +21,6 @@ from llama2vec.data.examples.spool import SpooledRow, write_spool
 from llama2vec.errors import DataError, OutputExistsError
 from llama2vec.files import (
     FileKind,
-    Lock,
     check_inputs,
     check_new,
     disk_errors,
@@ -117,55 +116,6 @@ def test_overwrite_replaces_only_its_own_kind_even_if_it_appears_late(tmp_path: 
     assert path.read_text() == "years of work"
 
 
-def test_one_has_the_lock_until_it_is_released_and_the_file_goes_with_it(tmp_path: Path) -> None:
-    first, second = Lock(tmp_path / "x"), Lock(tmp_path / "x")
-    assert first.acquire()
-    assert second.path.stat().st_size > 0
-    assert first.owner() == "this process"
-    assert not second.acquire()
-    assert second.is_busy()
-    second.release()
-    assert second.is_busy()
-    first.release()
-    assert not second.is_busy()
-    assert list(tmp_path.iterdir()) == []
-    assert second.acquire()
-    second.release()
-
-
-def _fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def _dangling_link(path: Path) -> None:
-    path.symlink_to("nowhere")
-
-
-def _link_to_a_file(path: Path) -> None:
-    (path.parent / "precious").write_text("mine")
-    path.symlink_to("precious")
-
-
-@pytest.mark.parametrize(
-    "leave",
-    [
-        *(lambda path, content=content: path.write_bytes(content) for content in (b"", b"[]", b"5", b"\xff\x00")),
-        lambda path: (path.touch(), os.utime(path, (4e9, 4e9))),
-        _fifo,
-        _dangling_link,
-        _link_to_a_file,
-    ],
-)  # fmt: skip
-def test_whatever_lies_in_its_place_is_a_leftover(tmp_path: Path, leave) -> None:  # type: ignore[no-untyped-def]
-    leave(tmp_path / "x")
-    lock = Lock(tmp_path / "x")
-    assert not lock.is_busy()
-    assert lock.acquire()
-    lock.release()
-    assert not os.path.lexists(tmp_path / "x")
-    assert not (tmp_path / "precious").exists() or (tmp_path / "precious").read_text() == "mine"
-
-
 def test_halves_of_killed_writers_go_and_those_of_live_ones_stay(tmp_path: Path) -> None:
     live, dead = (tmp_path / f"run.trec.tmp-{number * 32}" for number in "ab")
     other = tmp_path / f"other.trec.tmp-{'c' * 32}"
@@ -191,18 +141,6 @@ def test_a_half_of_another_thread_of_this_process_stays(tmp_path: Path) -> None:
     write_atomic(tmp_path / "x", chunks())
     assert (tmp_path / "x").read_bytes() == b"outer"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
-
-
-def test_a_lock_holds_where_its_owner_cannot_be_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(handle: int, content: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("os.write", full)
-    lock = Lock(tmp_path / "x")
-    assert lock.acquire()
-    assert lock.path.stat().st_size == 0
-    lock.release()
-    assert list(tmp_path.iterdir()) == []
 
 
 class FullDisk(sqlite3.Connection):

@@ -42,6 +42,8 @@ def test_only_what_an_output_has_kept_under_a_mark_is_discarded(tmp_path: Path) 
     store.mkdir()
     for path in (questions, store / "shard", *others):
         path.touch()
+    discard_kept(output, KEPT_QUESTIONS, but=questions)
+    assert questions.exists()
     discard_kept(output, KEPT_QUESTIONS)
     discard_kept(output, KEPT_STORE, kind)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(others)

@@ -21,7 +21,7 @@ from llama2vec.errors import ConfigError
         (lambda: ModelSettings(devise="cpu"), "ModelSettings: unknown key 'devise'; did you mean 'device'?"),
         (
             lambda: AdaptConfig.model_validate({"model": {"lora": {"rnk": 4}}}),
-            "AdaptConfig: unknown key 'model.lora.rnk'; did you mean 'rank'?",
+            "AdaptConfig: unknown key 'model.lora.rnk'; did you mean 'model.lora.rank'?",
         ),
         (lambda: AdaptConfig(model={"dtype": "fp16"}), "AdaptConfig: model.dtype: Input should be"),
         (lambda: PassageSettings(tokens="many"), "PassageSettings: tokens: .*(got 'many')"),

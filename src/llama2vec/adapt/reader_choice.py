@@ -13,7 +13,7 @@ from llama2vec.adapt.joint import TASKS, JointBatch, joint_batch
 from llama2vec.adapt.reading import JointReader, Reader, SeparateReader
 from llama2vec.errors import ModelError, one_line
 from llama2vec.model.backbone import Backbone
-from llama2vec.model.local import model_errors, quiet_transformers
+from llama2vec.model.loading import model_errors, quiet_transformers
 from llama2vec.model.prompt import PromptIds
 from llama2vec.pretext.head import UNIT_ROUNDOFFS, has_plain_head, logit_distance, tolerance
 from llama2vec.pretext.targets import TokenizedText

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings
+from llama2vec.config import EncoderSettings, ModelSettings, PromptName, PromptSettings, Settings
 from llama2vec.data.settings import ReadingSettings, TextSettings
 from llama2vec.data.text.words import stop_words_identity
 from llama2vec.training.settings import OptimizerSettings, TrackingSettings
@@ -16,6 +16,9 @@ class ObjectiveSettings(Settings):
     """The pretext losses: what the embedding must predict.
 
     Attributes:
+        self_weight: Weight of EBAE; 0 switches it off. The encoder then reads with NEXT, unless ``query_prompt`` or
+            ``passage_prompt`` is set.
+        next_weight: Weight of EBAR; 0 switches it off, and the encoder reads with SELF likewise.
         language_model_weight: Weight of the ordinary next-token loss on T (1 in the authors' code, 0 in the paper).
         pretext_weight: Factor on the mean of EBAE and EBAR (0.1 in the authors' code).
         targets: ``in_text`` = the tokens of the text that overlap a word to predict; ``words`` = those words joined by
@@ -30,8 +33,8 @@ class ObjectiveSettings(Settings):
             model gives the same logits, as most do. The losses are the same.
     """
 
-    self_weight: Annotated[float, Field(ge=0)] = 1.0  # Weight of EBAE; 0 switches it off
-    next_weight: Annotated[float, Field(ge=0)] = 1.0  # Weight of EBAR; 0 switches it off
+    self_weight: Annotated[float, Field(ge=0)] = 1.0
+    next_weight: Annotated[float, Field(ge=0)] = 1.0
     language_model_weight: Annotated[float, Field(ge=0)] = 0.0
     pretext_weight: Annotated[float, Field(gt=0)] = 1.0
     targets: Literal["in_text", "words"] = "in_text"
@@ -39,9 +42,15 @@ class ObjectiveSettings(Settings):
     micro_batch_tokens: Annotated[int, Field(ge=0)] = 0
     sequences: Literal["auto", "joint", "separate"] = "auto"
 
+    @property
+    def trained_prompts(self) -> tuple[PromptName, ...]:
+        """The prompts whose tasks have a weight."""
+        weights: dict[PromptName, float] = {"self": self.self_weight, "next": self.next_weight}
+        return tuple(prompt for prompt, weight in weights.items() if weight)
+
     @model_validator(mode="after")
     def _something_to_learn(self) -> ObjectiveSettings:
-        if self.self_weight == 0 and self.next_weight == 0:
+        if not self.trained_prompts:
             raise ValueError(
                 "self_weight and next_weight are both 0: there is nothing to learn; set one of them above 0"
             )
@@ -70,13 +79,18 @@ class AdaptEncoderSettings(EncoderSettings):
             raise ValueError(f"standardize scales the last layer, and layers is {self.layers}; set layers to 1")
         return self
 
+    def reading_with(self, prompt: PromptName) -> AdaptEncoderSettings:
+        """Return the settings with this prompt on each side for which none was set."""
+        given = {"query_prompt", "passage_prompt"} & self.model_fields_set
+        if self.servable and given:  # Both sides have the one that was set
+            return self
+        unset = {"query_prompt", "passage_prompt"} - given
+        return self.model_copy(update=dict.fromkeys(sorted(unset), prompt))
+
     @property
     def of_contract(self) -> EncoderSettings:
         """The settings without what only the adaptation does."""
         return EncoderSettings.model_validate(self.model_dump(exclude={"drop_layers", "standardize"}))
-
-
-_OLD_LISTS = {True: "iso", False: "none"}
 
 
 class AdaptConfig(Settings):
@@ -101,25 +115,10 @@ class AdaptConfig(Settings):
         found["text"]["stop_words"] = stop_words_identity(self.text.stop_words)
         return found | ({"reading": self.reading.choices} if self.reading.choices else {})
 
-    @model_validator(mode="before")
-    @classmethod
-    def _move_stop_words(cls, data: Any) -> Any:
-        """Read ``objective.stop_words`` of earlier versions, true or false, as ``text.stop_words``."""
-        objective = data.get("objective") if isinstance(data, dict) else None
-        if not isinstance(objective, dict) or not isinstance(objective.get("stop_words"), bool):
-            return data
-        rest = {key: value for key, value in objective.items() if key != "stop_words"}
-        text = data.get("text", {})
-        given = text if isinstance(text, dict) else text.model_dump(exclude_unset=True)
-        return {**data, "objective": rest, "text": {"stop_words": _OLD_LISTS[objective["stop_words"]], **given}}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_common_directions(cls, data: Any) -> Any:
-        """Ignore the switched-off section that recipes and manifests of earlier versions carry."""
-        if not isinstance(data, dict) or "common_directions" not in data:
-            return data
-        section = data["common_directions"]
-        if isinstance(section, dict) and section.get("count", -1) != -1:
-            raise ValueError("common_directions was removed from llama2vec; delete this section from the recipe")
-        return {key: value for key, value in data.items() if key != "common_directions"}
+    @model_validator(mode="after")
+    def _reads_with_a_trained_prompt(self) -> AdaptConfig:
+        """Let the encoder read with the only prompt that is trained, on each side for which none was set."""
+        if len(trained := self.objective.trained_prompts) == 1:
+            # A new object: the default one belongs to all recipes.
+            vars(self)["encoder"] = self.encoder.reading_with(trained[0])
+        return self

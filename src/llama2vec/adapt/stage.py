@@ -62,6 +62,7 @@ def adapt_model(
             "(the encoder may use it afterwards)"
         )
     _check_prompts(config.prompts)
+    _tell_of_one_prompt(config)
     check_trackers(config.tracking)
     # A list that cannot be read is named before a corpus is, which may take hours.
     chosen_stop_words(config.text.stop_words, config.text.language)
@@ -96,3 +97,21 @@ def _check_prompts(prompts: PromptSettings) -> None:
             raise ConfigError(f"prompts.{name} cannot be adapted: both prompts follow one copy of the text; drop it")
     if prompts.slot == "last" and not (prompts.self_prompt and prompts.next_prompt):
         raise ConfigError("prompts.slot is last and a prompt is empty: it has no token to be trained; give it words")
+
+
+def _tell_of_one_prompt(config: AdaptConfig) -> None:
+    """Say which prompt the encoder reads with where only one is trained, and warn where it is the other one."""
+    trained = config.objective.trained_prompts
+    if len(trained) > 1 or config.encoder.pooling != "slots":
+        return
+    off = "self" if trained == ("next",) else "next"
+    untrained = [
+        f"encoder.{name}" for name in ("query_prompt", "passage_prompt") if getattr(config.encoder, name) == off
+    ]
+    if untrained:
+        logger.warning(
+            "objective.%s_weight is 0, so the %s prompt is not trained, and the encoder reads with it: set %s",
+            off, off.upper(), " and ".join(f"{name}={trained[0]}" for name in untrained),
+        )  # fmt: skip
+    else:
+        logger.info("objective.%s_weight is 0: the encoder reads with the %s prompt", off, trained[0].upper())

@@ -35,13 +35,14 @@ from llama2vec.pretext.loss import bag_of_tokens_loss
 from llama2vec.pretext.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, first_few
 from llama2vec.training.loop import check_enough, mean_loss, train
 from llama2vec.training.orders import LengthGroupedOrder, SpooledOrder
 from llama2vec.training.output import StageWork
 from llama2vec.training.saving import check_trainable, make_trainable, save_trained, training_precision
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.state import step_size_kept
+from llama2vec.training.steps import COUNTS
 from llama2vec.training.tracking import Tracking
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,10 @@ class PretextObjective:
         self.micro_batch_tokens = micro_batch_tokens
         weights: dict[PromptName, float] = {"self": settings.self_weight, "next": settings.next_weight}
         self.weights = {task: weight for task, weight in weights.items() if weight}
+        # A text without U leaves EBAE its weight: the factors are the same in every step.
+        factor, total = settings.pretext_weight, sum(self.weights.values())
+        self.factors = {f"loss_{task}": factor * weight / total for task, weight in self.weights.items()}
+        self.factors["loss_lm"] = settings.language_model_weight
 
     def order(self, examples: Sequence[AdaptationExample], settings: OptimizerSettings) -> LengthGroupedOrder:
         """Put texts of about the same number of words into one batch."""
@@ -95,15 +100,13 @@ class PretextObjective:
             )
             for rows in micro_batches(cells, self.micro_batch_tokens)
         ]  # fmt: skip
-        return {"joint": pieces}
+        return {"joint": pieces, COUNTS: _summed([self._counts(piece) for piece in pieces])}
 
     def require_targets(self, examples: Iterable[AdaptationExample]) -> None:
         """Raise an EmptyTargetsError if no text of the examples has a target."""
         for part in chunks(examples, _CHECKED_AT_ONCE):
-            for joint in self.collate(part)["joint"]:
-                counts = self._counts(joint)
-                if any(counts[task] for task in self.weights):
-                    return
+            if any(self.collate(part)[COUNTS][f"loss_{task}"] for task in self.weights):
+                return
         raise EmptyTargetsError(
             "no text has a token to predict; all may be stop words, or the same in every text: set "
             "text.stop_words=none, or objective.token_weights=uniform"
@@ -112,39 +115,33 @@ class PretextObjective:
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """Read each text; return the loss in nats, and ``loss_self``, ``loss_next`` and ``loss_lm``.
 
-        With several pieces, the backward pass of each follows at once; ``backward`` of the returned loss then only
-        scales the gradients.
+        A part is the sum over what the batch has to score, divided by the batch's counts: a mean over the batch, and
+        where the counts are those of a whole step (:func:`llama2vec.training.steps.share_counts`), its share of the
+        step's mean. With several pieces, the backward pass of each follows at once; ``backward`` of the returned loss
+        then only scales the gradients.
         """
         pieces: list[JointBatch] = batch["joint"]
-        counts = [self._counts(piece) for piece in pieces]
-        totals = {name: sum(count[name] for count in counts) for name in counts[0]}
-        factors = self._factors(totals)
-        parts = {f"loss_{name}": 0.0 for name in factors}
+        divisors = {name: count for name, count in batch[COUNTS].items() if count}
+        parts = dict.fromkeys(divisors, 0.0)
         piecewise = PiecewiseGradients(model) if len(pieces) > 1 and torch.is_grad_enabled() else None
         values = []
-        for piece, count in zip(pieces, counts, strict=True):
-            losses, value = self._losses(model, piece, count)
+        for piece in pieces:
+            counts = self._counts(piece)
+            losses, value = self._losses(model, piece, counts)
             for name, loss in losses.items():
-                share = count[name] / totals[name]
-                value = value + factors[name] * share * loss
-                parts[f"loss_{name}"] += share * loss.item()
+                share = counts[name] / divisors[name]
+                value = value + self.factors[name] * share * loss
+                parts[name] += share * loss.item()
             values.append(piecewise.add(value) if piecewise else value)
         total = functools.reduce(operator.add, values)
         return piecewise.scaled_by_backward(total) if piecewise else total, parts
 
-    def _factors(self, totals: Mapping[str, int]) -> dict[str, float]:
-        """Return the factor of each part that has something to score in the batch."""
-        scored = {str(task): weight for task, weight in self.weights.items() if totals[task]}
-        factor, total = self.settings.pretext_weight, sum(scored.values())
-        factors = {task: factor * weight / total for task, weight in scored.items()}
-        return factors | ({"lm": self.settings.language_model_weight} if totals.get("lm") else {})
-
     def _counts(self, joint: JointBatch) -> dict[str, int]:
         """Count what each part of the loss is a mean over: rows that have targets, and scored tokens."""
-        counts = {str(task): int((joint.target_weights[task].sum(dim=1) > 0).sum()) for task in self.weights}
+        counts = {f"loss_{task}": int((joint.target_weights[task].sum(dim=1) > 0).sum()) for task in self.weights}
         if self.settings.language_model_weight > 0:
             # Nothing precedes the very first token.
-            counts["lm"] = int((joint.text_lengths - max(joint.text_starts, 1)).clamp(min=0).sum())
+            counts["loss_lm"] = int((joint.text_lengths - max(joint.text_starts, 1)).clamp(min=0).sum())
         return counts
 
     def _losses(self, model: Any, joint: JointBatch, counts: Mapping[str, int]) -> tuple[dict[str, Tensor], Tensor]:
@@ -153,10 +150,10 @@ class PretextObjective:
         read = self.reader.read(model, joint, with_text=self.settings.language_model_weight > 0)
         losses: dict[str, Tensor] = {}
         for task, logits in zip(joint.layout.blocks, read.logits, strict=True):
-            if counts[task]:
-                losses[task] = bag_of_tokens_loss(logits, joint.targets[task], joint.target_weights[task])
-        if counts.get("lm"):
-            losses["lm"] = self._language_model_loss(model, read, joint)
+            if counts[f"loss_{task}"]:
+                losses[f"loss_{task}"] = bag_of_tokens_loss(logits, joint.targets[task], joint.target_weights[task])
+        if counts.get("loss_lm"):
+            losses["loss_lm"] = self._language_model_loss(model, read, joint)
         # A piece with nothing to predict (EBAR alone, documents of one piece) gives a zero that has a gradient.
         first = read.logits[0]
         return losses, first.sum() * 0.0 if not losses else first.new_zeros((), dtype=torch.float32)
@@ -181,22 +178,30 @@ class PretextObjective:
         return language_model_loss(read.text.reshape(-1, read.text.shape[-1]), head, labels.reshape(-1))
 
 
+def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    return {name: sum(one[name] for one in counts) for name in counts[0]}
+
+
 def train_adaptation(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Encoder:
     """Train on passages and save; nothing is written before the model and the text have been read."""
     check_trainable(config.model)
     pairs = read_pairs(config, work, passages)
     examples, held_out, out, _ = pairs
     check_followed(pairs, config.objective)
+    if not pairs.followed:  # As without EBAR, rather than with half of the weight on nothing
+        config = config.model_copy(update={"objective": config.objective.model_copy(update={"next_weight": 0.0})})
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "accumulation")})
     check_enough(len(examples), config.optimizer)
     read = f", of which the validation reads {MOST_HELD_OUT:,}" if out > MOST_HELD_OUT else ""
     logger.info("%s, %s held out%s", counted(len(examples), "training pair"), f"{out:,}", read)
     backbone, trainable, objective, mixed = _prepare(config, examples)
     started = time.monotonic()
+    alone = process_count() == 1 or config.optimizer.sharding != "none"
+    unreached = [] if alone else _unreached(trainable, objective, examples[:1], mixed=mixed)
     result = train(
         trainable, examples, held_out[:MOST_HELD_OUT], objective, config.optimizer, work.begin(),
         bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing, compile=config.model.compile is True,
-        tracking=Tracking(config.tracking, work.output.name, work.plan),
+        find_unused=bool(unreached), tracking=Tracking(config.tracking, work.output.name, work.plan),
     )  # fmt: skip
     backbone.model.eval()
     drop_top_layers(backbone.model, config.encoder.drop_layers)
@@ -206,6 +211,30 @@ def train_adaptation(config: AdaptConfig, work: StageWork, passages: Iterable[Pa
         standardize(backbone.model, lambda: encoder.encode_passages(texts[:_STANDARDIZING_TEXTS]))
     facts = result.facts(started) | {"training_pairs": len(examples)}
     return save_trained(encoder, trainable, work, facts=facts)
+
+
+def _unreached(
+    model: Any, objective: PretextObjective, examples: Sequence[AdaptationExample], *, mixed: bool
+) -> list[str]:
+    """Return the names of the trainable weights that get no gradient, such as those of an idle part of a layer.
+
+    DistributedDataParallel waits for the gradient of every weight unless it is told that some have none.
+    """
+    device = next(model.parameters()).device
+    model.train()  # Some layers read other weights in evaluation
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        torch.autocast(device.type, torch.bfloat16, enabled=mixed),
+    ):
+        loss, _ = objective.loss(model, objective.collate(examples))
+    loss.backward()  # type: ignore[no-untyped-call]
+    found = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
+    model.zero_grad()
+    if found:
+        logger.info(
+            "%s of this model get no gradient and stay as they are: %s", counted(len(found), "weight"), first_few(found)
+        )
+    return found
 
 
 def _prepare(

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from llama2vec.errors import ConfigError, Llama2VecError, too_large
+from llama2vec.files import is_disk_full
 from llama2vec.terminal import PlainFormatter, is_first_process, plain_terminal, printable
 
 COMMAND_GROUPS = {
@@ -180,7 +181,8 @@ def main(arguments: list[str] | None = None) -> None:
             _fail(f"{error}: this link leads back to itself; name another path")
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            _fail(f"{where}{error.strerror or error}; free space or check permissions, then rerun the same command")
+            remedy = "free space" if is_disk_full(error) else "check permissions and disk"
+            _fail(f"{where}{error.strerror or error}; {remedy}, then rerun the same command")
 
 
 def _run(arguments: list[str]) -> int:

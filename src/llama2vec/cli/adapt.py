@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.cli.dry_run import DryRun, show_training
 from llama2vec.cli.options import already_done, print_reading, report, report_stacks, set_option, with_options
 from llama2vec.cli.seeds import Seeds, losses_of, train_with_seeds
 from llama2vec.cli.settings_options import lists_settings
@@ -27,14 +28,18 @@ def adapt_command(
     model: Annotated[str | None, typer.Option(help="LLM to adapt; replaces model.name.")] = None,
     sets: Annotated[list[str] | None, set_option("optimizer.steps=64")] = None,
     seeds: Seeds = None,
+    dry_run: DryRun = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an adaptation that has other settings.")
     ] = False,
 ) -> None:
     """Adapt a causal LLM on plain text and save it as an encoder."""
     changes = with_options(sets, ("--corpus", "text.corpus", corpus), ("--model", "model.name", model))
-    read, train = partial(load_config, AdaptConfig, recipe), partial(_adapt, overwrite=overwrite)
-    train_with_seeds("adapt", read, changes, output, seeds, train)
+    read = partial(load_config, AdaptConfig, recipe)
+    if dry_run:
+        show_training(read, changes, output, seeds)
+    else:
+        train_with_seeds("adapt", read, changes, output, seeds, _adapt, overwrite=overwrite)
 
 
 def _adapt(config: AdaptConfig, output: Path, *, overwrite: bool) -> dict[str, float]:

@@ -149,7 +149,7 @@ def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
     for hit in hits:
         place = printable(location(hit.passage, question))
         head = Text().append(f"{hit.rank:>3}. ", style="bold").append(f"{hit.score:.3f}  ", style="dim")
-        head.append(place, style=_linked("cyan", hit, folder))
+        head.append(place, style=_linked(hit, folder))
         if hit.passage.title:
             head.append("  ").append(printable(hit.passage.title), style="bold")
         shown = printable(excerpt(hit, question))
@@ -244,10 +244,10 @@ def _console() -> Any:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def _linked(style: str, hit: Hit, folder: Path | None) -> str:
-    """Return a style whose text opens the hit's file where the terminal can do that."""
+def _linked(hit: Hit, folder: Path | None) -> str:
+    """Return the style of a hit's place; where the terminal can do that, a click on it opens the file."""
     from llama2vec.retrieve.search.hits import document_file
 
     place = hit.passage.place
     file = document_file(folder, place.document) if folder and place else None
-    return f"{style} link {file.as_uri()}" if file else style
+    return f"cyan link {file.as_uri()}" if file else "cyan"

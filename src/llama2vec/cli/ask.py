@@ -35,7 +35,9 @@ def ask_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     opens: Annotated[bool, typer.Option("--open", help="Open the file of the best answer.")] = False,
     where: Where = None,
-    words: Annotated[bool, typer.Option("--words", help="Use BM25 only; a new index gets no vectors.")] = False,
+    words: Annotated[
+        bool, typer.Option("--words", help="Use BM25 only, without the model; a new index gets no vectors.")
+    ] = False,
     model: Annotated[str, typer.Option(help="Encoder for the vectors.")] = READY_MODEL,
     index: Annotated[Path | None, typer.Option(help="Folder for the index; default: in your cache.")] = None,
     sets: Annotated[list[str] | None, set_option("index.language=de; remembered for later calls")] = None,
@@ -68,7 +70,9 @@ def ask_command(
             typer.echo("\nEncoding the passages to search with vectors too; Ctrl-C keeps finished vectors.", err=True)
             answered.append(report.passages)
 
-    following = Following(folder, home, None if words else spec, how, settings, on_words=answer_by_words)
+    following = Following(
+        folder, home, None if words else spec, how, settings, words_only=words, on_words=answer_by_words
+    )
     _sync(following, home)
     retriever = _by_words(home) if words else Retriever.open(home, device=loading.device, dtype=loading.dtype)
     answers = Answers(retriever, where=where)

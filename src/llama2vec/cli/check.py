@@ -13,6 +13,7 @@ import typer
 from llama2vec.cli.options import set_option, with_options
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
+from llama2vec.data.examples.labeled import splits_of
 from llama2vec.errors import ConfigError, ExampleFormatError
 from llama2vec.files import FileKind, check_new, write_output
 from llama2vec.finetune.settings import FinetuneConfig
@@ -61,13 +62,14 @@ def check_command(
     from llama2vec.data.examples.report import inspect_examples
 
     reports: list[ExampleReport] = []
-    for source in sources:
+    for source, read in zip(sources, splits_of(sources, config.data.split), strict=True):
         report = inspect_examples(
-            source, split=config.data.split, count_tokens=count_tokens, query_max_tokens=limits[0],
-            passage_max_tokens=limits[1], negatives=negatives,
+            source, split=read, count_tokens=count_tokens, query_max_tokens=limits[0],
+            passage_max_tokens=limits[1], negatives=negatives, reading=config.reading,
         )  # fmt: skip
         typer.echo(f"{report}\n")
         reports.append(report)
+    _note_unscored(reports)
     _finish(reports, output, overwrite)
 
 
@@ -81,6 +83,15 @@ def _tokens(config: FinetuneConfig) -> tuple[Callable[[list[str]], list[int]], t
         return list(map(len, tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]))
 
     return count, (limits["query"].tokens, limits["passage"].tokens)
+
+
+def _note_unscored(reports: list[ExampleReport]) -> None:
+    """Note files without scores where other files have them; rows of one file are noted in its report."""
+    without = [report for report in reports if report.examples and not report.scored]
+    if without and len(without) < len(reports):
+        rows = counted(sum(report.examples for report in without), "row")
+        names = ", ".join(report.source for report in without)
+        typer.echo(f"Worth a look: {names}: {rows} without scores, which other sources have\n")
 
 
 def _finish(reports: list[ExampleReport], output: Path | None, overwrite: bool) -> None:

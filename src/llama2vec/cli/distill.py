@@ -34,7 +34,8 @@ def distill_command(
     model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the table.")],
     queries: Annotated[
-        list[str] | None, typer.Option(help="Sample queries: JSONL, TSV or BEIR folder; repeatable.")
+        list[str] | None,
+        typer.Option(help="Sample queries: JSONL, labeled examples too, TSV or BEIR folder; repeatable."),
     ] = None,
     corpus: Annotated[
         list[str] | None,
@@ -58,7 +59,7 @@ def distill_command(
 
     reading, encoder_sets = reading_settings(sets)
     is_done = already_done(QUERY_TABLE, output, overwrite=overwrite)
-    texts = [query.text for source in queries or () for query in read_queries(source)]
+    texts = [query.text for source in queries or () for query in read_queries(source, reading, labeled=True)]
     if len(texts) > count:
         logger.warning("--count %d leaves out the last %s", count, counted(len(texts) - count, "query", "queries"))
         texts = texts[:count]

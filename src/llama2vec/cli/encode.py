@@ -73,6 +73,7 @@ def encode_command(
     vectors = stored.vector_format
     check_inputs(output, [reuse, corpus, model])
     from llama2vec.model.tokens import corpus_splitter
+    from llama2vec.retrieve.store.number_format import warn_of_another_format
     from llama2vec.retrieve.store.reader import VectorStore
     from llama2vec.retrieve.store.reuse import KnownVectors
     from llama2vec.retrieve.store.writer import STORE, warn_of_cut_passages, write_store
@@ -94,6 +95,8 @@ def encode_command(
                 source={**source, "model": encoder.spec.to_json(output)},
                 shard_size=stored.shard_size, dtype=vectors, overwrite=overwrite, total=total,
             )  # fmt: skip
+    if is_done:
+        warn_of_another_format(store, loading.dtype)
     warn_of_cut_passages(store, "split them with --set passages.split=always", where=corpus)
     facts = f"{counted(len(store), 'passage')} [D={store.dimension}]"
     if is_done:

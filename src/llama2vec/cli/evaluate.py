@@ -24,6 +24,7 @@ from llama2vec.cli.options import (
 )
 from llama2vec.cli.settings_options import given_options, lists_settings, options_from, refuse_options
 from llama2vec.config import load_config
+from llama2vec.data.settings import Ties
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
 from llama2vec.score.settings import ScoringSettings
@@ -43,6 +44,7 @@ class _Settings(ScoringSettings):
     """What ``--set`` takes besides the encoder's own settings."""
 
     stores: Path | None = None  # Folder of encoded corpora: those in it are used, new ones are kept there
+    ties: Ties | None = None  # Order of a run's equal scores: as trec_eval (the default), or by id as our own systems
     encode_only: bool = False  # Only encode the corpora into ``stores``; several processes may share the work
 
 
@@ -57,8 +59,8 @@ _Tasks = Annotated[
 _Sets = Annotated[
     list[str] | None,
     set_option(
-        keys="windows=maxp or firstp, window_tokens, stride, exclude_same_id, language, reading.KEY, stores=FOLDER, "
-        f"encode_only=true, {OF_ENCODER}"
+        keys="windows=maxp or firstp, window_tokens, stride, exclude_same_id, ties=trec_eval or id, language, "
+        f"reading.KEY, stores=FOLDER, encode_only=true, {OF_ENCODER}"
     ),
 ]
 
@@ -85,14 +87,15 @@ def evaluate_command(
     sets: _Sets = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Score finished tasks again.")] = False,
 ) -> None:
-    """Score a model or BM25 on retrieval tasks and sentence pairs."""
+    """Score a model, BM25 or a run on retrieval tasks, and a model on sentence pairs.
+
+    Our own systems rank equal scores by ascending id, and trec_eval gives the run in --output the same numbers. A given
+    run is scored as by trec_eval: equal scores, in single precision, by descending id (--set ties=id: ascending).
+    """
     from llama2vec.data.tasks.trec import check_id
     from llama2vec.score.systems import BM25, Stores, System
 
-    if mode not in ("dense", "hybrid"):
-        raise ConfigError(f"--mode {mode}: choose dense or hybrid; for BM25 alone, give bm25 as the model")
-    if mode == "hybrid" and model == BM25:
-        raise ConfigError("--mode hybrid joins BM25 with a model's vectors; give a model, not bm25")
+    _check_mode(mode, model)
     own = [text for text in sets or [] if re.split(r"[.=]", text)[0].strip() in _Settings.model_fields]
     named = [text for text in sets or [] if text.partition("=")[0].strip() == "prompts"]
     named = with_options(named, ("--prompts", "prompts", loading.prompts))
@@ -105,7 +108,7 @@ def evaluate_command(
     if model == BM25 and encoder_sets + named:
         # Not the encoder's settings then: names the nearest of ours.
         load_config(_Settings, None, encoder_sets + named)
-    name = name or (None if is_run else f"{model}+bm25" if mode == "hybrid" else model)
+    name = name or (None if is_run else _own_name(model, mode))
     # A typo shows before a model is loaded.
     check_id(name or "run", "name of the system", "--name")
     _check_tasks(tasks, settings, writes=overwrite or output is not None)
@@ -116,7 +119,7 @@ def evaluate_command(
     if is_run and (mode == "hybrid" or settings.encode_only or settings.windows or encoder_sets + named):
         raise ConfigError(f"{model}: a run is scored as it is; leave out --mode, windows and a model's settings")
     if is_run:
-        system = _run_system(model, name)
+        system = _run_system(model, name, settings.ties)
     else:
         encoder = None if model == BM25 else load_encoder(model, loading.dtype, loading.device, prompts, encoder_sets)
         system = System(str(name), encoder, "hybrid" if mode == "hybrid" else "dense")
@@ -124,6 +127,19 @@ def evaluate_command(
         _encode(system, tasks, settings)
     else:
         _evaluate(system, tasks, output, settings, Stores(settings.stores), overwrite=overwrite)
+
+
+def _check_mode(mode: str, model: str) -> None:
+    if mode not in ("dense", "hybrid"):
+        raise ConfigError(f"--mode {mode}: choose dense or hybrid; for BM25 alone, give bm25 as the model")
+    if mode == "hybrid" and model == "bm25":
+        raise ConfigError("--mode hybrid joins BM25 with a model's vectors; give a model, not bm25")
+
+
+def _own_name(model: str, mode: str) -> str:
+    """Return the name of a system, the same for ``tuned``, ``./tuned`` and ``tuned/``."""
+    plain = os.path.normpath(model) if Path(model).is_dir() else model
+    return f"{plain}+bm25" if mode == "hybrid" else plain
 
 
 def _scoring_settings(sets: Sequence[str], metrics: list[str] | None, depth: int | None, data_root: str) -> _Settings:
@@ -156,18 +172,23 @@ def _check_unused(kind: _Kind, loading: EncoderLoading, settings: _Settings, mod
         refuse_options(given_options(loading), f"belongs to a model, and this is {what}")
     if what and settings.stores:
         raise ConfigError(f"stores=FOLDER keeps the vectors of a model; leave it out for {what}")
+    if kind != "run" and settings.ties:
+        raise ConfigError(
+            f"ties={settings.ties} orders the equal scores of a run; leave it out for {what or 'a model'}"
+        )
     if kind != "bm25" and mode != "hybrid" and "language" in settings.model_fields_set:
         raise ConfigError(
             f"language={settings.language} is that of BM25's words; leave it out for {what or 'vectors alone'}"
         )
 
 
-def _run_system(run: str, name: str | None) -> System:
+def _run_system(run: str, name: str | None, ties: Ties | None) -> System:
     from llama2vec.data.tasks.trec import read_run
+    from llama2vec.score.runs import ties_of
     from llama2vec.score.systems import System
 
     found = read_run(run)
-    return System(name or found.tag, run=found)
+    return System(name or found.tag, run=found, ties=ties or ties_of(Path(run)))
 
 
 def _encode(system: System, tasks: Sequence[str], settings: _Settings) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from llama2vec.cli.dry_run import DryRun, show_training
 from llama2vec.cli.options import already_done, report, report_stacks, set_option, with_options
 from llama2vec.cli.seeds import Seeds, losses_of, train_with_seeds
 from llama2vec.cli.settings_options import lists_settings
@@ -26,14 +27,18 @@ def finetune_command(
     model: Annotated[str | None, typer.Option(help="LLM or adapted encoder; replaces model.name.")] = None,
     sets: Annotated[list[str] | None, set_option("optimizer.steps=64")] = None,
     seeds: Seeds = None,
+    dry_run: DryRun = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a fine-tuning that has other settings.")
     ] = False,
 ) -> None:
     """Fine-tune an LLM or an adapted encoder on labeled queries and save it as an encoder."""
     changes = with_options(sets, ("--data", "data.sources", data), ("--model", "model.name", model))
-    read, train = partial(load_config, FinetuneConfig, recipe), partial(_finetune, overwrite=overwrite)
-    train_with_seeds("finetune", read, changes, output, seeds, train)
+    read = partial(load_config, FinetuneConfig, recipe)
+    if dry_run:
+        show_training(read, changes, output, seeds)
+    else:
+        train_with_seeds("finetune", read, changes, output, seeds, _finetune, overwrite=overwrite)
 
 
 def _finetune(config: FinetuneConfig, output: Path, *, overwrite: bool) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from llama2vec.cli.dry_run import DryRun, generation_recipe, show_stage
 from llama2vec.cli.options import Device, Dtype, print_reading, set_option, with_options
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import ModelSettings, load_config
@@ -32,6 +33,7 @@ def generate_command(
     sets: Annotated[list[str] | None, set_option("generate.questions=3")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    dry_run: DryRun = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace generated examples that have other settings.")
     ] = False,
@@ -45,6 +47,9 @@ def generate_command(
     settings = config.generate
     named = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
     llm = named.model_copy(update={"name": settings.model or SMOLLM2_NAME})
+    if dry_run:
+        show_stage("pairs", generation_recipe(config, corpus, llm), output)
+        return
     found = ReadingReport()
     check_reported(output, "generate")
     # By the LLM's tokens, as the encoder that is trained of it splits: mining finds the passages under the same ids.

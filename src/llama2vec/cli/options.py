@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from llama2vec.artifact import Kind, find
 from llama2vec.cli.settings_options import Keys
@@ -33,7 +33,21 @@ if TYPE_CHECKING:
 DTYPE_HELP = "Number format of the model: auto, float32, bfloat16 or float16."
 DEVICE_HELP = "Where the model runs: auto, cpu, cuda, cuda:1, …"
 PROMPTS_HELP = f"Prompts for a model not saved by llama2vec: {', '.join(PROMPT_RECIPES)}."
-Dtype = Annotated[str, typer.Option(help=DTYPE_HELP)]
+_DTYPES: tuple[str, ...] = get_args(ModelSettings.model_fields["dtype"].annotation)
+
+
+def _unknown_dtype(dtype: str) -> str:
+    """Say what is wrong with a number format; "" where it is one."""
+    return "" if dtype in _DTYPES else f"unknown number format; choose from {', '.join(_DTYPES)}"
+
+
+def _known_dtype(dtype: str) -> str:
+    if problem := _unknown_dtype(dtype):
+        raise ConfigError(f"--dtype {dtype}: {problem}")
+    return dtype
+
+
+Dtype = Annotated[str, typer.Option(help=DTYPE_HELP, callback=_known_dtype)]
 Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
 Prompts = Annotated[str | None, typer.Option(help=PROMPTS_HELP)]
 DataRoot = Annotated[
@@ -61,6 +75,13 @@ class Loading(Settings):
 
     dtype: str = Field("auto", description=DTYPE_HELP)
     device: str = Field("auto", description=DEVICE_HELP)
+
+    @field_validator("dtype")
+    @classmethod
+    def _is_known(cls, dtype: str) -> str:
+        if problem := _unknown_dtype(dtype):
+            raise ValueError(problem)
+        return dtype
 
 
 class EncoderLoading(Loading):

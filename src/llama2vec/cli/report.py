@@ -26,8 +26,9 @@ def report_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older page.")] = False,
 ) -> None:
     """Write scores, tests and training curves to one self-contained HTML page."""
-    from llama2vec.score.report.content import build_content, read_sources
+    from llama2vec.score.report.content import build_content
     from llama2vec.score.report.page import render_page
+    from llama2vec.score.report.sources import read_sources
 
     found = read_sources(sources or [])
     check_new(output, overwrite=overwrite, inputs=[file.path for file in found.files], kind=_PAGE)

@@ -56,7 +56,8 @@ def rerank_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Rerank the best passages of a run with a cross-encoder; rerun to resume."""
-    from llama2vec.data.tasks.trec import RUN_FILE, check_id, read_run, write_run
+    from llama2vec.data.tasks.trec import RUN_FILE, check_id, write_run
+    from llama2vec.score.runs import read_ranked_run
     from llama2vec.score.tasks import retrieval_task, task_places
 
     reading = only_reading(sets, "rerank")
@@ -68,7 +69,7 @@ def rerank_command(
         raise ConfigError("--corpus and --index both bring the passages; give one of them")
     if sets and index is not None:
         raise ConfigError(f"--set {sets[0]}: the passages of --index have been read already; drop it")
-    found = read_run(run)
+    found = read_ranked_run(run)
     check_id(tag := reranking.name or f"{found.tag}-reranked", "name of the run", "--name")
     from llama2vec.data.tasks.beir import warn_of_empty_queries
     from llama2vec.integrations.pair_scorer import PairScorer
@@ -101,7 +102,7 @@ def _texts(
     from llama2vec.retrieve.index.folder import open_index
     from llama2vec.retrieve.store.reader import store_passages
 
-    asked = read_queries(queries) if queries else data.queries if data else []
+    asked = read_queries(queries, reading) if queries else data.queries if data else []
     if index is not None:
         return asked, store_passages(open_index(index).store)
     source = corpus or (data.corpus_source if data else "")

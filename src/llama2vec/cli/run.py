@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import report, set_option, with_options
+from llama2vec.cli.dry_run import memory_text
+from llama2vec.cli.options import as_overrides, report, set_option, with_options
 from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seed_folder
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
@@ -59,31 +60,43 @@ def run_command(
     """
     if flops is not None and not dry_run:
         raise ConfigError("--flops is for --dry-run alone; add that or leave it out")
-    runs = _runs(recipe, _changes(recipe, corpus, model, sets), output, seeds)
+    changes = _changes(recipe, corpus, model, sets)
+    runs = _runs(recipe, changes, output, seeds)
     if dry_run:
         _show_plans(list(runs.values()), first, last, flops)
     elif None in runs:
         _run(*runs[None], first, last, overwrite=overwrite)
     else:
         numbers = [seed for seed in runs if seed is not None]
-        run_seeds("run", numbers, output, lambda seed, _: _run(*runs[seed], first, last, overwrite=overwrite))
+
+        def train(seed: int, _: Path) -> dict[str, float]:
+            return _run(*runs[seed], first, last, overwrite=overwrite)
+
+        def again(seed: int, _: Path) -> dict[str, float] | None:
+            return _finished_figures(*_seed_run(recipe, changes, output, seed), first, last)
+
+        run_seeds("run", numbers, output, train, again)
 
 
 def _runs(
     recipe: Path | None, changes: list[str], output: Path, seeds: str | None
 ) -> dict[int | None, tuple[RunConfig, Path]]:
     """Return the recipe and the folder of each seed, or of the one run without seeds, whose key is None."""
-    config = load_config(RunConfig, recipe, changes)
     if seeds is None:
-        return {None: (config, output)}
-    drawn = [key for key in _SEEDS if getattr(config, key.partition(".")[0]) is not None]
-    return {
-        seed: (
-            load_config(RunConfig, recipe, [*changes, *(f"{key}={seed}" for key in drawn)]),
-            seed_folder(output, seed),
-        )
-        for seed in read_seeds(seeds, changes)
-    }
+        return {None: (load_config(RunConfig, recipe, changes), output)}
+    return {seed: _seed_run(recipe, changes, output, seed) for seed in read_seeds(seeds, changes)}
+
+
+def _seed_run(recipe: Path | None, changes: list[str], output: Path, seed: int) -> tuple[RunConfig, Path]:
+    """Return the recipe and the folder of one seed; in a tracker, its trainings are named after both."""
+    config, folder = load_config(RunConfig, recipe, changes), seed_folder(output, seed)
+    drawn = [f"{key}={seed}" for key in _SEEDS if getattr(config, key.partition(".")[0]) is not None]
+    stages = {"adapt": config.adapt, "finetune": config.finetune}
+    unnamed = [stage for stage, section in stages.items() if section is not None and not section.tracking.name]
+    names = as_overrides(
+        {f"{stage}.tracking.name": f"{output.resolve().name}-seed-{seed}-{stage}" for stage in unnamed}
+    )
+    return load_config(RunConfig, recipe, [*changes, *names, *drawn]), folder
 
 
 def _run(config: RunConfig, output: Path, first: str, last: str, *, overwrite: bool) -> dict[str, float]:
@@ -101,6 +114,18 @@ def _run(config: RunConfig, output: Path, first: str, last: str, *, overwrite: b
     report(f"{ran if done else 'All stages were already done'}: {output}\n{_places(plan, output)}")
     _show_reading(plan)
     return _figures(plan)
+
+
+def _finished_figures(config: RunConfig, output: Path, first: str, last: str) -> dict[str, float] | None:
+    """Return the figures of a run if all its stages are finished with these settings; None otherwise."""
+    from llama2vec.data.corpus.passages import read_once
+    from llama2vec.pipeline.plan import plan_run
+    from llama2vec.pipeline.record import RunRecord, decide_all
+
+    with read_once():
+        plan = plan_run(config, output)
+        decisions = decide_all(plan, RunRecord.open(output), plan.between(first, last))
+    return _figures(plan) if all(one.action == "skip" for one in decisions.values()) else None
 
 
 def _figures(plan: RunPlan) -> dict[str, float]:
@@ -163,21 +188,17 @@ def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> flo
         cells = ["–", "–"]
         if decision.action != "skip":
             seconds, most = seconds + found.seconds, max(most, found.memory_bytes)
-            cells = [_memory(found.memory_bytes), f"~ {duration(found.seconds)}"]
+            cells = [memory_text(found.memory_bytes), f"~ {duration(found.seconds)}"]
         reads = "\n".join(dict.fromkeys(one.where for one in stage.inputs))
         action = _ACTIONS.get(decision.action, decision.action)
         table.add_row(*(Text(cell) for cell in (stage.name, reads, stage.folder, action, decision.why, *cells)))
     table.add_section()
-    table.add_row("all", "", "", "", "estimates; see below", _memory(most), f"~ {duration(seconds)}")
+    table.add_row("all", "", "", "", "estimates; see below", memory_text(most), f"~ {duration(seconds)}")
     console = table_console(140)
     console.print(table)
     for line in estimate.assumptions:
         console.print(f"- {line}", markup=False, highlight=False)
     return seconds
-
-
-def _memory(count: float) -> str:
-    return f"~ {count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"~ {max(1, count / 2**20):.0f} MiB"
 
 
 def _show_scores(plan: RunPlan) -> None:

@@ -73,7 +73,8 @@ def search_command(
     from llama2vec.retrieve.search.retriever import Retriever
 
     mixing = _fusion(ranking.fusion, ranking.weight or [])
-    retriever = Retriever.open(index, model, device=device, dtype=dtype, fusion=mixing)
+    by_words = ranking.mode == "bm25"
+    retriever = Retriever.open(index, model, device=device, dtype=dtype, fusion=mixing, by_words=by_words)
     chosen = cast("Mode", ranking.mode or retriever.default_mode)
     if chosen != "hybrid" and mixing != Fusion():
         raise ConfigError(
@@ -114,6 +115,7 @@ def _write_run(answers: Answers, queries: str, run: Path, depth: int, *, overwri
     """Search every query of a file and write a TREC run."""
     from llama2vec.data.corpus.passages import read_queries
     from llama2vec.data.tasks.beir import warn_of_empty_queries
+    from llama2vec.data.tasks.ties import kept_apart
     from llama2vec.data.tasks.trec import check_id, write_run
 
     asked = read_queries(queries)
@@ -129,6 +131,6 @@ def _write_run(answers: Answers, queries: str, run: Path, depth: int, *, overwri
     empty = sum(not found.results[query.id] for query in asked)
     if empty == len(asked):
         raise ConfigError(f"{run} was not written, because nothing was found: {answers.why_nothing('a query')}")
-    write_run(found, run, overwrite=overwrite)
+    write_run(kept_apart(found), run, overwrite=overwrite)
     which = f", {empty:,} of which found nothing," if empty else ""
     typer.echo(f"Searched {counted(len(asked), 'query', 'queries')}{which} to depth {depth:,}: {run}")

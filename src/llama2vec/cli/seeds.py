@@ -10,8 +10,9 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from llama2vec.artifact import read_object
 from llama2vec.cli.options import as_overrides, report
-from llama2vec.errors import ConfigError
+from llama2vec.errors import ConfigError, OutputExistsError
 from llama2vec.files import FileKind, check_new, write_output
 from llama2vec.manifest import MANIFEST_FILE, RUN_RECORD
 from llama2vec.terminal import counted, is_first_process
@@ -69,7 +70,9 @@ def train_with_seeds(
     changes: list[str],
     output: Path,
     seeds: str | None,
-    train: Callable[[ConfigT, Path], Mapping[str, float]],
+    train: Callable[..., Mapping[str, float]],
+    *,
+    overwrite: bool,
 ) -> None:
     """Train once, or once for each seed that ``--seeds`` names; all their settings are read before the first training.
 
@@ -79,26 +82,42 @@ def train_with_seeds(
         changes: The overrides that the command line gives.
         output: Folder of the training, or of the seeds' folders.
         seeds: What ``--seeds`` was given.
-        train: Trains with settings into a folder, and returns its figures by name.
+        train: Trains with settings into a folder, with ``overwrite`` by name; returns its figures by name.
+        overwrite: Replace a training with other settings.
     """
     if seeds is None:
-        train(read(changes), output)
+        train(read(changes), output, overwrite=overwrite)
         return
     numbers = read_seeds(seeds, changes)
     configs = {seed: read(seeded(changes, seed, output)) for seed in numbers}
-    run_seeds(verb, numbers, output, lambda seed, folder: train(configs[seed], folder))
+
+    def again(seed: int, folder: Path) -> Mapping[str, float] | None:
+        if not (folder / MANIFEST_FILE).is_file():
+            return None
+        return train(read(seeded(changes, seed, output)), folder, overwrite=False)
+
+    run_seeds(verb, numbers, output, lambda seed, folder: train(configs[seed], folder, overwrite=overwrite), again)
 
 
-def run_seeds(verb: str, seeds: Sequence[int], output: Path, train: Callable[[int, Path], Mapping[str, float]]) -> None:
+def run_seeds(
+    verb: str,
+    seeds: Sequence[int],
+    output: Path,
+    train: Callable[[int, Path], Mapping[str, float]],
+    again: Callable[[int, Path], Mapping[str, float] | None] = lambda *_: None,
+) -> None:
     """Train once for each seed, then print and write what the seeds agree on.
 
-    A seed that is finished is skipped by its training, so the same call resumes.
+    A seed that is finished is skipped by its training, so the same call resumes. Seeds of an earlier call stay in the
+    table where they are finished with the same settings.
 
     Args:
         verb: The command, for the table.
         seeds: The seeds, in order.
         output: Folder that holds ``seed-N`` for each, and ``seeds.json``.
         train: Trains with a seed into a folder, and returns its figures by name.
+        again: Returns the figures of a finished seed of an earlier call; None, or an OutputExistsError, where the
+            folder holds nothing finished with these settings.
 
     Raises:
         ConfigError: ``output`` holds a training itself.
@@ -109,7 +128,7 @@ def run_seeds(verb: str, seeds: Sequence[int], output: Path, train: Callable[[in
         raise ConfigError(f"{output}: holds {taken}, a training of its own; choose another --output for --seeds")
     table = output / SEEDS_FILE
     check_new(table, overwrite=True, kind=_KIND)
-    found: dict[int, Mapping[str, float]] = {}
+    found = _earlier(table, verb, seeds, again)
     for place, seed in enumerate(seeds, start=1):
         folder = seed_folder(output, seed)
         report(f"Seed {seed} ({place} of {len(seeds)}): {folder}")
@@ -117,10 +136,33 @@ def run_seeds(verb: str, seeds: Sequence[int], output: Path, train: Callable[[in
     if not is_first_process():
         return
     figures = summarized(found)
-    content = {"format": "llama2vec-seeds", "version": 1, "verb": verb, "seeds": list(seeds), "figures": figures}
+    content = {"format": "llama2vec-seeds", "version": 1, "verb": verb, "seeds": [*found], "figures": figures}
     write_output(table, json.dumps(content, indent=1, ensure_ascii=False) + "\n", _KIND, overwrite=True)
-    _print(f"{verb}, {counted(len(seeds), 'seed')}", seeds, figures)
+    _print(f"{verb}, {counted(len(found), 'seed')}", [*found], figures)
     report(f"Wrote {table}")
+
+
+def _earlier(
+    table: Path, verb: str, seeds: Sequence[int], again: Callable[[int, Path], Mapping[str, float] | None]
+) -> dict[int, Mapping[str, float]]:
+    """Return the figures of those seeds of a table that are not trained now; say which ones drop out of it."""
+    written = read_object(table) or {}
+    listed = written.get("seeds") if written.get("verb") == verb else None
+    found: dict[int, Mapping[str, float]] = {}
+    for seed in listed if isinstance(listed, list) else ():
+        if not isinstance(seed, int) or seed in seeds:
+            continue
+        folder = seed_folder(table.parent, seed)
+        report(f"Seed {seed} of {table}: {folder}")
+        try:
+            figures, why = again(seed, folder), "it is not finished with these settings"
+        except OutputExistsError as error:
+            figures, why = None, str(error)
+        if figures is None:
+            report(f"Seed {seed} leaves the table: {why}")
+        else:
+            found[seed] = figures
+    return found
 
 
 def losses_of(folder: Path) -> dict[str, float]:

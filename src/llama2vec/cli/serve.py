@@ -58,20 +58,22 @@ def serve_command(
         raise ConfigError("name an index to search, or an encoder with --model to serve embeddings only")
     token = _read_token(token_file)
     try:
-        from llama2vec.serve.server import listen, serve
+        from llama2vec.serve.server import end_if_busy, listen, serve
     except ImportError as error:
         raise MissingDependencyError(f"{error.name} is not installed; run: pip install 'llama2vec[serve]'") from error
     if index is not None:
         from llama2vec.retrieve.index.folder import check_index
 
         check_index(index)
-    limits = _with_files(limits, index)
+    _check_files(limits, index)
     table, only_table = _query_table(index, model, limits.table)
     if only_table:
         refuse_options({"--name": name, "--set": sets, **given_options(loading)}, _OF_ANOTHER.format(model))
     listening = listen(host, port)
     if token is None and not _is_loopback(host):
         logger.warning("%s accepts unauthenticated requests; set --token-file or $%s to require a token", host, _TOKEN)
+
+    named = model is not None or table is not None
 
     def load() -> Loaded:
         from llama2vec.retrieve.search.query_table import QueryTable
@@ -83,14 +85,15 @@ def serve_command(
         if retriever and not retriever.store.has_vectors:
             retriever.check_mode("bm25")
         if retriever and (only_table or (model is None and not retriever.store.has_vectors)):
-            return Loaded.with_index(None, retriever, words)
+            return Loaded.with_index(None, retriever, words, named=named)
         store = retriever.store if retriever else None
         encoder = load_encoder(model, loading.dtype, loading.device, loading.prompts, sets, store)
         served = ServedModel(encoder, name or encoder.spec.title)
-        return Loaded.with_index(served, retriever, words) if retriever else Loaded(served)
+        return Loaded.with_index(served, retriever, words, named=named) if retriever else Loaded(served)
 
     hosts = _allowed_hosts(host, proxy.allow_host)
     serve(load, limits, listening, token=token, hosts=hosts, proxy=proxy, with_search=index is not None)
+    end_if_busy()
 
 
 def _query_table(index: Path | None, model: str | None, table: Path | None) -> tuple[Path | None, bool]:
@@ -109,19 +112,17 @@ def _query_table(index: Path | None, model: str | None, table: Path | None) -> t
     return Path(str(model)) if instead else table, instead
 
 
-def _with_files(limits: ServeSettings, index: Path | None) -> ServeSettings:
-    """Put the folder that an index names in the place of ``--files auto``; a ConfigError for files without an index."""
+def _check_files(limits: ServeSettings, index: Path | None) -> None:
+    """Raise a ConfigError for ``--files`` without an index, and for ``--files auto`` where it names no folder."""
     if index is None and limits.files is not None:
         raise ConfigError(f"--files {limits.files}: documents are those of an index; name one, or drop --files")
     if index is None or str(limits.files) != "auto":
-        return limits
+        return
     from llama2vec.retrieve.index.folder import open_index
     from llama2vec.retrieve.search.hits import corpus_folder
 
-    folder = corpus_folder(open_index(index).store)
-    if folder is None:
+    if corpus_folder(open_index(index).store) is None:
         raise ConfigError(f"--files auto: {index} names no folder of documents that is here; give the folder")
-    return limits.model_copy(update={"files": folder})
 
 
 def _read_token(path: Path | None) -> str | None:

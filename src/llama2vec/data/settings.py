@@ -9,6 +9,9 @@ from pydantic import AfterValidator, Field, model_validator
 from llama2vec.config import Settings, StableHashSettings
 from llama2vec.languages import Language
 
+Ties = Literal["trec_eval", "id"]
+"""How equal scores of a run are ranked: ``trec_eval`` as it does, by descending id; ``id`` by ascending id."""
+
 DEFAULT_EXCLUDE = (
     "node_modules/**",
     "**/node_modules/**",
@@ -181,7 +184,7 @@ class CorpusPairSettings(Settings):
     crop_max_words: Annotated[int, Field(ge=1)] = 12
     passage_min_words: Annotated[int, Field(ge=1)] = 8
     keep_query_in_passage: Annotated[float, Field(ge=0, le=1)] = 0.1
-    limit: Annotated[int, Field(ge=0)] = 0  # Read at most this many passages; 0 = all
+    limit: Annotated[int, Field(ge=0)] = 0  # Passages that give pairs, spread evenly over the corpus; 0 = all
 
     @model_validator(mode="after")
     def _possible(self) -> CorpusPairSettings:

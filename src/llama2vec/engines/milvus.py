@@ -51,7 +51,7 @@ for hit in client.search(
 """
 WORDS_SNIPPET = """
 # By words and vectors together:
-from llama2vec.retrieve.word_vectors import query_words
+from llama2vec.retrieve.index.word_vectors import query_words
 from pymilvus import AnnSearchRequest, RRFRanker
 
 by_vector = AnnSearchRequest([vector], "vector", {"metric_type": "IP"}, limit=100)
@@ -67,7 +67,6 @@ class Milvus:
     kind = "milvus"
     is_exclusive = False
     has_bm25 = False
-    _is_keyed = True  # False: made before passages had keys, and only searched
 
     def __init__(self, at: str, collection: str, *, token: str, timeout: float) -> None:
         try:
@@ -98,7 +97,6 @@ class Milvus:
         properties = described.get("properties") or {}
         about = read_about(properties.get(ABOUT), self.place)
         self._has_words = about.language is not None
-        self._is_keyed = any(field["name"] == "key" for field in described["fields"])
         self._client.load_collection(self._name)
         return about
 
@@ -147,11 +145,6 @@ class Milvus:
 
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
         """See :class:`Engine`."""
-        if not self._is_keyed:
-            raise EngineError(
-                f"{self.place} was made by an older llama2vec, and Milvus may misread its ids; choose another "
-                "--collection, or drop this one first"
-            )
         rows = self._client.query_iterator(self._name, batch_size=_LISTED, output_fields=["id", "digest"])
         try:
             while batch := rows.next():

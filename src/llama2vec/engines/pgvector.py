@@ -57,7 +57,7 @@ for passage_id, score in found.fetchall():
 """
 WORDS_SNIPPET = """
 # By words:
-from llama2vec.retrieve.word_vectors import query_words
+from llama2vec.retrieve.index.word_vectors import query_words
 from pgvector import SparseVector
 
 words = SparseVector(query_words(question, $language), $word_space)

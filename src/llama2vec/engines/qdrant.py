@@ -45,7 +45,7 @@ for hit in found.points:
 """
 WORDS_SNIPPET = """
 # By words and vectors together:
-from llama2vec.retrieve.word_vectors import query_words
+from llama2vec.retrieve.index.word_vectors import query_words
 
 words = query_words(question, $language)
 sparse = models.SparseVector(indices=list(words), values=list(words.values()))

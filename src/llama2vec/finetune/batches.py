@@ -190,6 +190,11 @@ def checked_examples(
         logger.warning("%s; using the other passages of the batch as negatives", counts)
     if count:
         _check_teacher(settings, scored, compared)
+        if compared and compared < count:
+            logger.warning(
+                "%s of %s have no scores to learn from; give them pos_scores and neg_scores (mine --teacher)",
+                f"{count - compared:,}", counted(count, "query", "queries"),
+            )  # fmt: skip
 
 
 def _check_teacher(settings: ContrastiveSettings, scored: int, compared: int) -> None:

@@ -100,7 +100,11 @@ class Ebae:
         """Return the slots' states [B, S·D] of the last layer [B, L, D]."""
         return slot_states(hidden, lengths, self.slots).flatten(1).float()
 
-    def loss(self, states: Tensor, text_rows: Tensor, bags: Sequence[tuple[int, ...]]) -> Tensor:
+    def count(self, bags: Sequence[tuple[int, ...]]) -> int:
+        """Return how many texts have targets."""
+        return sum(map(self._counts, bags))
+
+    def loss(self, states: Tensor, text_rows: Tensor, bags: Sequence[tuple[int, ...]], count: float) -> Tensor:
         """Return the mean loss in nats over the texts with targets of all processes, 0 without any.
 
         Args:
@@ -108,9 +112,9 @@ class Ebae:
                 the loss's sum over the processes.
             text_rows: [N] row of each text of the batch; a repeated text counts as often as it occurs.
             bags: [N] what each text predicts.
+            count: Mean number of texts with targets in a batch of the step, by which the sum of a batch is divided.
         """
         texts = [text for text, bag in enumerate(bags) if self._counts(bag)]
-        count = sum_everywhere(torch.tensor(float(len(texts)), device=states.device))
         head = _whole(self._head.weight, states.device)
         total = states.new_zeros(())
         chunk = max(1, _MOST_LOGITS // (self.slots * len(head)))
@@ -121,9 +125,9 @@ class Ebae:
             loss = bag_of_tokens_loss(linear(slots, head), targets.to(states.device), weights.to(states.device))
             share = loss * (len(chosen) / count)
             # The weights' gradients are averaged over the processes afterwards.
-            (self.weight * process_count() * share).backward()  # type: ignore[no-untyped-call]
+            (self.weight * share).backward()  # type: ignore[no-untyped-call]
             total += share.detach()
-        return sum_everywhere(total)
+        return sum_everywhere(total) / process_count()
 
     def _counts(self, bag: Sequence[int]) -> bool:
         """Whether a text has a target of a weight above 0."""

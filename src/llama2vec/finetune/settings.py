@@ -16,7 +16,8 @@ from llama2vec.config import (
     Settings,
     StableHashSettings,
 )
-from llama2vec.data.settings import check_stop_words
+from llama2vec.data.examples.labeled import is_single_file
+from llama2vec.data.settings import ReadingSettings, check_stop_words
 from llama2vec.data.text.words import stop_words_identity
 from llama2vec.languages import Language
 from llama2vec.training.settings import OptimizerSettings, TrackingSettings
@@ -144,7 +145,7 @@ class PretextSettings(Settings):
     Attributes:
         weight: Factor on the EBAE loss, which is added to the contrastive loss; 0 = none. Each text that SELF follows
             predicts its own words from the last layer's states at its slots, through the output head, whose weights
-            this loss does not change. 0.1 helped most where we measured it (docs/lab-notes.md).
+            this loss does not change. 0.1 kept sentence similarity and cost no retrieval (docs/lab-notes.md).
         stop_words: Words that need not be predicted, as in ``text.stop_words`` of an adaptation.
         token_weights: ``uniform``, or ``idf`` = each token's inverse document frequency in the training texts.
     """
@@ -209,10 +210,6 @@ class FinetuneEncoderSettings(EncoderSettings):
     passage_prompt: PromptName = "self"  # Prompt that follows a passage
 
 
-def _is_rows(source: str) -> bool:
-    return source.lower().endswith((".jsonl", ".jsonl.gz")) and Path(source).is_file()
-
-
 def _has_another_split(settings: ExamplesSettings | ValidationSettings) -> bool:
     return bool(settings.split != type(settings).model_fields["split"].default)
 
@@ -224,11 +221,12 @@ class FinetuneConfig(StableHashSettings):
     choose the pairing of prompts.
     """
 
-    added_later = frozenset({"pretext"})
+    added_later = frozenset({"pretext", "reading"})
 
     model: ModelSettings = ModelSettings()
     prompts: PromptSettings = PromptSettings()
     data: ExamplesSettings = ExamplesSettings()
+    reading: ReadingSettings = ReadingSettings()  # Names the fields of the rows of BEIR folders
     contrastive: ContrastiveSettings = ContrastiveSettings()
     pretext: PretextSettings = PretextSettings()
     validation: ValidationSettings = ValidationSettings()
@@ -250,7 +248,8 @@ class FinetuneConfig(StableHashSettings):
         found = self.model_dump(exclude={"tracking"})
         if "pretext" in found:
             found["pretext"]["stop_words"] = stop_words_identity(self.pretext.stop_words)
-        return found
+        found.pop("reading", None)
+        return found | ({"reading": self.reading.choices} if self.reading.choices else {})
 
     def idle(self, sets: Set[str]) -> str:
         """See :meth:`llama2vec.config.Settings.idle`. Defaults that a recipe repeats are not meant."""
@@ -276,6 +275,6 @@ class FinetuneConfig(StableHashSettings):
         if "validation.split" in given and not validation.source:
             return "validation.split is that of validation.source, and none is named; drop it or name a source"
         for key, sources in given.items():
-            if sources and all(map(_is_rows, sources)):
+            if sources and all(map(is_single_file, sources)):
                 return f"{key}: {sources[0]} is a file, which has no splits; drop it"
         return ""

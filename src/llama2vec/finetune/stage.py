@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama2vec.config import EncoderSettings, PromptSettings
 from llama2vec.data.corpus.steady import SteadyInputs
-from llama2vec.data.examples.labeled import examples_fingerprint
+from llama2vec.data.examples.labeled import named_fingerprint, splits_of
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.contract import resolve_contract
 from llama2vec.finetune.settings import FinetuneConfig
@@ -90,11 +90,12 @@ def _plan(
     elif not config.data.source_list:
         raise ConfigError("data.sources is empty; name labeled examples in the recipe or with --data")
     else:
-        sources = config.data.source_list
-        found = [steady.take(one, partial(examples_fingerprint, one, split=config.data.split)) for one in sources]
+        # The settings of a plan name the files anyway.
+        splits = dict(zip(sources := config.data.source_list, splits_of(sources, config.data.split), strict=True))
+        found = [steady.take(one, partial(named_fingerprint, one, split=splits[one])) for one in sources]
     validation = config.validation
     if validation.source:
-        taken = partial(examples_fingerprint, validation.source, split=validation.source_split)
+        taken = partial(named_fingerprint, validation.source, split=validation.source_split)
         found.append(steady.take(validation.source, taken))
     prompts, encoder = contract
     settings = config.model_copy(update={"prompts": prompts}).deciding()

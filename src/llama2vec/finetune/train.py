@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
 from llama2vec.data.corpus.steady import SteadyInputs
-from llama2vec.data.examples.labeled import read_examples
+from llama2vec.data.examples.labeled import read_examples, splits_of
 from llama2vec.data.examples.spool import SPOOL_FILE, Sizes
 from llama2vec.errors import ConfigError, EmptyCorpusError
 from llama2vec.finetune.batches import (
@@ -53,6 +53,7 @@ from llama2vec.training.saving import check_trainable, make_trainable, save_trai
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedModel
 from llama2vec.training.state import step_size_kept
+from llama2vec.training.steps import COUNTS
 from llama2vec.training.tracking import Tracking
 
 logger = logging.getLogger(__name__)
@@ -114,8 +115,10 @@ class ContrastiveObjective:
         queries = [example.query for example in examples]
         passages = [text for example in examples for text in example.passages]
         ids = self._prompted(queries, "query"), self._prompted(passages, "passage")
-        bags = [*self.ebae.bags(queries, "query"), *self.ebae.bags(passages, "passage")] if self.ebae else ()
-        return {"batch": contrastive_batch(examples, *ids, bags)}
+        if self.ebae is None:
+            return {"batch": contrastive_batch(examples, *ids)}
+        bags = [*self.ebae.bags(queries, "query"), *self.ebae.bags(passages, "passage")]
+        return {"batch": contrastive_batch(examples, *ids, bags), COUNTS: {"loss_self": self.ebae.count(bags)}}
 
     def _prompted(self, texts: Sequence[str], side: Side) -> list[list[int]]:
         prompt, limit = self.encoder.reading(side)[0], _read_tokens(self.encoder, self.data)[side]
@@ -153,7 +156,7 @@ class ContrastiveObjective:
             else:
                 width, texts = self.encoder.dimension, torch.cat([contrastive.query_rows, contrastive.passage_rows])
                 loss, parts = self._loss_at_vectors(vectors[:, :width], contrastive, guide[:, :width])
-                pretext = self.ebae.loss(vectors[:, width:], texts, contrastive.bags)
+                pretext = self.ebae.loss(vectors[:, width:], texts, contrastive.bags, batch[COUNTS]["loss_self"])
                 parts, loss = {**parts, "loss_self": pretext}, loss + self.ebae.weight * pretext
         assert vectors.grad is not None
         gradients = vectors.grad
@@ -297,11 +300,15 @@ def _read(
     """Read the examples, hold some out, and make the search task of them."""
     seed, data, validation = config.optimizer.seed, config.data, config.validation
     held_out_seed = seed if validation.seed is None else validation.seed
-    numbered: Iterator[tuple[TrainingExample, int]] = (
-        (example, number)
-        for number, source in enumerate(data.source_list if given is None else [""])
-        for example in (read_examples(source, split=data.split, limit=data.limit or None) if source else given or ())
-    )
+    if given is None:
+        splits = splits_of(data.source_list, data.split)
+        read: Iterable[Iterable[TrainingExample]] = (
+            read_examples(source, split=split, limit=data.limit or None, reading=config.reading)
+            for source, split in zip(data.source_list, splits, strict=True)
+        )
+    else:
+        read = [given]
+    numbered = ((example, number) for number, found in enumerate(read) for example in found)
     checked = counting_cuts(checked_examples(numbered, config.contrastive), config)
     share = 0.0 if validation.source else validation.share
     if data.streaming:
@@ -318,7 +325,7 @@ def _read(
     if not len(examples) + len(held_out):
         raise EmptyCorpusError("the data holds no labeled examples; give at least one query with a positive")
     if validation.source:
-        return examples, read_validation(validation, examples.examples, held_out_seed)
+        return examples, read_validation(validation, examples.examples, held_out_seed, config.reading)
     if share and not held_out:
         logger.warning(
             "no query is held out, because each shares its passages with too many others; give queries of their own in "

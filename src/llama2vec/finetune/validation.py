@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.corpus.sources import beir_file
 from llama2vec.data.examples.labeled import read_examples
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.tasks.beir import read_beir
 from llama2vec.errors import EvaluationError
 from llama2vec.finetune.batches import example_passages, positive_keys, query_keys
@@ -169,16 +170,18 @@ def _text_keys(example: TrainingExample) -> list[int]:
     return [query_keys(example, 0)[0], *positive_keys(example, 0)[: len(example.positives)]]
 
 
-def beir_validation(folder: str, settings: ValidationSettings, seed: int) -> ValidationTask:
+def beir_validation(
+    folder: str, settings: ValidationSettings, seed: int, reading: ReadingSettings | None = None
+) -> ValidationTask:
     """Make a search task from a BEIR folder: the judged passages of some queries and a sample of the corpus."""
-    task = read_beir(folder, settings.split)
+    task = read_beir(folder, settings.split, reading)
     draw = random.Random(f"{seed}:validation")
     most = settings.max_queries
     queries = draw.sample(task.queries, most) if len(task.queries) > most else task.queries
     wanted = {passage_id for query in queries for passage_id in task.qrels[query.id]}
     judged: dict[str, str] = {}
     sample: list[str] = []
-    for seen, passage in enumerate(read_passages(task.corpus_source)):
+    for seen, passage in enumerate(read_passages(task.corpus_source, settings=reading)):
         if passage.id in wanted:
             judged[passage.id] = passage.full_text
         elif len(sample) < settings.extra_passages:
@@ -200,9 +203,15 @@ def beir_validation(folder: str, settings: ValidationSettings, seed: int) -> Val
     return ValidationTask([query.text for query in queries], [*judged.values(), *sample], qrels)
 
 
-def read_validation(settings: ValidationSettings, others: Sequence[TrainingExample], seed: int) -> ValidationTask:
-    """Read ``validation.source``."""
+def read_validation(
+    settings: ValidationSettings,
+    others: Sequence[TrainingExample],
+    seed: int,
+    reading: ReadingSettings | None = None,
+) -> ValidationTask:
+    """Read ``validation.source``; ``reading`` names the fields of a BEIR folder's rows."""
     source = Path(settings.source)
     if beir_file(source, "queries"):
-        return beir_validation(settings.source, settings, seed)
-    return examples_task(list(read_examples(settings.source, split=settings.source_split)), others, settings, seed)
+        return beir_validation(settings.source, settings, seed, reading)
+    rows = list(read_examples(settings.source, split=settings.source_split, reading=reading))
+    return examples_task(rows, others, settings, seed)

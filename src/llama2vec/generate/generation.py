@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,41 +93,25 @@ class GenerationReport:
 
 
 def generate(
-    passages: Sequence[Passage], backbone: Backbone, settings: GenerateSettings, kept_in: Path | None = None
+    passages: Sequence[Passage], load: Callable[[], Backbone], settings: GenerateSettings, kept_in: Path | None = None
 ) -> tuple[list[TrainingExample], GenerationReport]:
     """Write questions for passages and return those that pass the filters, each with its passage as the positive.
 
     Args:
         passages: The whole corpus.
-        backbone: The LLM that writes.
+        load: Loads the LLM that writes; not called where all questions are in ``kept_in``.
         settings: Prompt, sampling and filters.
-        kept_in: File for the questions so far; the same call resumes from it after a kill. None = in memory alone.
+        kept_in: File for the questions; a call that asks the same resumes from it. None = in memory alone.
 
     Raises:
         EmptyCorpusError: No passage has ``passage_min_words`` words.
         DataError: No question is left.
         ModelError: The LLM has no output head.
     """
-    from llama2vec.generate.writer import QuestionWriter
-    from llama2vec.model.batching import chunks
-
     rows = _asked_rows(passages, settings)
-    writer, written = QuestionWriter(backbone, settings), list[Written]()
-    writer.warn_of_cut([passages[row].full_text for row in rows])
-    with ProgressReporter("generating", "passage") as progress:
-        done = _questions_so_far(kept_in, rows, settings)
-        written += done
-        first = len({one.row for one in done})
-        progress.start(len(rows), first)
-        for batch in chunks(rows[first:], settings.batch_size):
-            found = writer.write([passages[row].full_text for row in batch], settings.seed + batch[0])
-            new = [
-                Written(question, row) for row, questions in zip(batch, found, strict=True) for question in questions
-            ]
-            if kept_in is not None:
-                keep(kept_in, ([one.row, one.question] for one in new))
-            written += new
-            progress.advance(len(batch))
+    written = _questions_so_far(kept_in, rows, settings)
+    if len(written) < len(rows) * settings.questions:
+        written += _new_questions(passages, rows, len({one.row for one in written}), load(), settings, kept_in)
     kept, refused = filtered(written, passages, settings)
     report = GenerationReport(len(passages), len(rows), len(kept), refused)
     if not kept:
@@ -138,6 +122,34 @@ def generate(
             "or loosen the filters"
         )
     return [_example(one, passages[one.row]) for one in kept], report
+
+
+def _new_questions(
+    passages: Sequence[Passage],
+    rows: Sequence[int],
+    first: int,
+    backbone: Backbone,
+    settings: GenerateSettings,
+    kept_in: Path | None,
+) -> list[Written]:
+    """Let the LLM write the questions of all rows from number ``first`` on."""
+    from llama2vec.generate.writer import QuestionWriter
+    from llama2vec.model.batching import chunks
+
+    writer, written = QuestionWriter(backbone, settings), list[Written]()
+    writer.warn_of_cut([passages[row].full_text for row in rows])
+    with ProgressReporter("generating", "passage") as progress:
+        progress.start(len(rows), first)
+        for batch in chunks(rows[first:], settings.batch_size):
+            found = writer.write([passages[row].full_text for row in batch], settings.seed + batch[0])
+            new = [
+                Written(question, row) for row, questions in zip(batch, found, strict=True) for question in questions
+            ]
+            if kept_in is not None:
+                keep(kept_in, ([one.row, one.question] for one in new))
+            written += new
+            progress.advance(len(batch))
+    return written
 
 
 def _example(one: Written, passage: Passage) -> TrainingExample:
@@ -169,18 +181,24 @@ def _questions_so_far(path: Path | None, rows: Sequence[int], settings: Generate
 
     found = read_kept(path, usable)
     if found:
-        done = f"{len(found) // settings.questions:,}"
-        logger.info("resuming: %s of %s done", done, counted(len(rows), "passage"))
+        done, total = f"{len(found) // settings.questions:,}", counted(len(rows), "passage")
+        logger.info("questions for %s of %s are in %s and are not written again", done, total, path)
     return [Written(question, row) for row, question in found]
 
 
 def generate_to_file(
-    inputs: GenerationInputs, output: str | Path, settings: GenerateSettings, *, overwrite: bool = False
+    inputs: GenerationInputs,
+    output: str | Path,
+    settings: GenerateSettings,
+    *,
+    overwrite: bool = False,
+    again: bool = True,
 ) -> GenerationReport | None:
     """Write examples with generated queries to a file of training examples, and ``OUTPUT.report.json``.
 
-    Both appear whole or not at all. Questions are kept in ``OUTPUT.questions-…`` until then, so that the same call
-    resumes after a kill, and one with other filters needs no new questions.
+    Both appear whole or not at all. The questions stay in ``OUTPUT.questions-…``, so that the same call resumes after a
+    kill, and one with other filters and ``overwrite`` needs neither new questions nor the LLM; questions that another
+    LLM, prompt or corpus gave are removed. ``again=False`` leaves what the same inputs and settings made.
 
     Returns:
         The report; None if the same inputs and settings made the output before.
@@ -200,34 +218,30 @@ def generate_to_file(
     from llama2vec.model.device import choose_device, choose_dtype
 
     device = choose_device(inputs.model.device)
-    decides = {
-        # Which LLM it was is in the inputs, wherever it lies.
-        "settings": settings.model_dump(exclude={"model"}),
-        "inputs": {
-            "corpus": corpus,
-            # A model of the hub is known by its name, because its files are here only once it has been loaded.
-            "model": (named if named.hub_id else source).fingerprint(),
-            "dtype": str(choose_dtype(inputs.model.dtype, device)).removeprefix("torch."),
-            **how_read(inputs.splitter, inputs.reading),
-        },
+    read_by = {
+        # A model of the hub is known by its name, because its files are here only once it has been loaded.
+        "model": (named if named.hub_id else source).fingerprint(),
+        "dtype": str(choose_dtype(inputs.model.dtype, device)).removeprefix("torch."),
     }
-    plan = json.loads(canonical_json(decides))
-    with claim(output, _GENERATED, plan, overwrite=overwrite, inputs=[inputs.corpus, source.location]) as work:
+    # Which LLM it was is in the inputs, wherever it lies.
+    given = {"corpus": corpus, **read_by, **how_read(inputs.splitter, inputs.reading)}
+    plan = json.loads(canonical_json({"settings": settings.model_dump(exclude={"model"}), "inputs": given}))
+    written = {**plan["inputs"], "settings": settings.model_dump(exclude={"model", *FILTERS})}
+    kept_in = kept_path(output, KEPT_QUESTIONS, written)
+    read = [inputs.corpus, source.location]
+    with claim(output, _GENERATED, plan, overwrite=overwrite, again=again, inputs=read) as work:
         if work.is_finished:
             settle_report(output)
-            discard_kept(output, KEPT_QUESTIONS)
+            discard_kept(output, KEPT_QUESTIONS, but=kept_in)
             return None
         passages = list(
             read_passages(inputs.corpus, splitter=inputs.splitter, settings=inputs.reading, report=inputs.report)
         )
         steady.check()
-        written = {**plan["inputs"], "settings": settings.model_dump(exclude={"model", *FILTERS})}
-        kept_in = kept_path(output, KEPT_QUESTIONS, written)
-        backbone = load_backbone(inputs.model, device, source)
-        examples, report = generate(passages, backbone, settings, kept_in)
+        examples, report = generate(passages, lambda: load_backbone(inputs.model, device, source), settings, kept_in)
         report.seconds = round(time.monotonic() - started, 1)
         manifest = build_manifest("generate", plan["settings"], plan["inputs"], report.to_dict())
         manifest["sources"] = {"corpus": inputs.corpus, "model": source.name}
         finish_reported(work, examples, manifest)
-    discard_kept(output, KEPT_QUESTIONS)
+    discard_kept(output, KEPT_QUESTIONS, but=kept_in)
     return report

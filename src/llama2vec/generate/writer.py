@@ -12,7 +12,7 @@ from llama2vec.errors import ConfigError
 from llama2vec.generate.settings import GenerateSettings
 from llama2vec.model.backbone import Backbone
 from llama2vec.model.lengths import warn_of_cut
-from llama2vec.model.local import quiet_transformers
+from llama2vec.model.loading import quiet_transformers
 from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from llama2vec.artifact import read_object
 from llama2vec.config import ModelSettings, load_config
 from llama2vec.errors import MissingDependencyError, ModelError, ModelNotFoundError, one_line
 from llama2vec.model.lengths import NOUNS
-from llama2vec.model.local import fetched, model_errors, quiet_transformers
+from llama2vec.model.loading import model_errors, quiet_transformers
+from llama2vec.model.local import fetched
 from llama2vec.model.source import ModelSource, resolve_model, weights_fingerprint
 from llama2vec.records import Side
 from llama2vec.terminal import counted

@@ -23,7 +23,7 @@ from llama2vec.data.corpus.sources import beir_file
 from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.data.documents.splitting import Splitter
-from llama2vec.data.examples.labeled import examples_fingerprint, read_examples
+from llama2vec.data.examples.labeled import examples_fingerprint, named_fingerprint, read_examples
 from llama2vec.data.examples.reported import (
     check_kept_apart,
     check_reported,
@@ -35,7 +35,7 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import ConfigError, DataError, StoreError
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.kept import KEPT_SCORES, KEPT_STORE, KeptScores, Scorer, discard_kept, kept_path
-from llama2vec.manifest import build_manifest, canonical_json, first_difference
+from llama2vec.manifest import build_manifest, canonical_json, first_difference, same_plan
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher, MiningEncoder, Searcher, passages_of_examples
 from llama2vec.mine.filters import Filters, Undecided
 from llama2vec.mine.report import MiningReport
@@ -44,6 +44,7 @@ from llama2vec.mine.teacher import judge
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index.exact import ExactIndex, Index
 from llama2vec.retrieve.search.opened import check_contract, warn_of_cut_queries
+from llama2vec.retrieve.store.number_format import compute_dtype
 from llama2vec.retrieve.store.reader import VectorStore, store_passages, store_sha256
 from llama2vec.retrieve.store.writer import STORE, passages_sha256, warn_of_cut_passages, write_store
 from llama2vec.terminal import ProgressReporter, counted
@@ -188,16 +189,23 @@ class MiningInputs:
     reading: ReadingSettings = dataclasses.field(default_factory=ReadingSettings)  # how the corpus is read
     teacher: PairScorer | None = None  # ``mine.teacher``, found on this machine or the hub
     report: ReadingReport | None = None  # takes what of the documents was read, as in ``read_passages``
+    # The output beside which vectors are kept for several ones, until :func:`discard_stores`; None = each for itself
+    store_beside: Path | None = None
 
 
 def mine_to_file(
-    inputs: MiningInputs, output: str | Path, settings: MineSettings | None = None, *, overwrite: bool = False
+    inputs: MiningInputs,
+    output: str | Path,
+    settings: MineSettings | None = None,
+    *,
+    overwrite: bool = False,
+    again: bool = True,
 ) -> MiningReport | None:
     """Mine negatives for a file of training examples; write them and ``OUTPUT.report.json``.
 
     Both appear whole or not at all. The vectors of a corpus that has no index yet are kept in ``OUTPUT.store-…``, and
     a teacher's scores in ``OUTPUT.scores-…``, until the output is written, so that the same call resumes after a kill
-    or a refused setting.
+    or a refused setting. ``again=False`` leaves what the same inputs and settings made, also with ``overwrite``.
 
     Returns:
         The report; None if the same inputs and settings made the output before.
@@ -214,20 +222,13 @@ def mine_to_file(
     _check_sources(inputs, output, settings)
     read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
     check_kept_apart(output, _MINED, read)
-    given = _fingerprints(inputs, steady := SteadyInputs())
-    splitter, encoder = inputs.splitter(), inputs.encoder() if inputs.encoder else None
-    if inputs.index and encoder:
-        check_contract(inputs.index.store, encoder)
-    given |= {"contract_hash": encoder.contract_hash if encoder else None, **how_read(splitter, inputs.reading)}
-    # Which teacher it was is in the inputs, wherever it lies.
-    decides = {"settings": settings.model_dump(exclude={"teacher"}), "inputs": given}
-    plan = json.loads(canonical_json(decides))
-    with claim(output, _MINED, plan, overwrite=overwrite, inputs=read) as work:
+    plan, splitter, encoder = _plan(inputs, output, settings, steady := SteadyInputs())
+    with claim(output, _MINED, plan, overwrite=overwrite, again=again, inputs=read) as work:
         if work.is_finished:
             settle_report(output)
-            _discard_kept(output)  # left by a kill between the result and its end
+            _discard_kept(output, inputs)  # left by a kill between the result and its end
             return None
-        _warn_of_another_splitting(inputs.examples, given)
+        _warn_of_another_splitting(inputs.examples, plan["inputs"])
         examples = list(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
         passages = _corpus(inputs, splitter, examples)
         steady.check()
@@ -247,8 +248,16 @@ def mine_to_file(
         if inputs.teacher:
             manifest["sources"]["teacher"] = inputs.teacher.name
         finish_reported(work, result.examples, manifest)
-    _discard_kept(output)
+    _discard_kept(output, inputs)
     return result.report
+
+
+def is_mined(inputs: MiningInputs, output: Path, settings: MineSettings) -> bool:
+    """Whether the same inputs and settings have made an output already."""
+    found, inputs = _MINED.read(output) if output.is_file() else None, _with_corpus(inputs)
+    if found is None:
+        return False
+    return same_plan(found.plan, _plan(inputs, output, settings, SteadyInputs())[0])
 
 
 def encode_together(inputs: MiningInputs, output: Path) -> None:
@@ -256,6 +265,7 @@ def encode_together(inputs: MiningInputs, output: Path) -> None:
 
     None of them may begin to mine before all have returned, because mining ends by removing the store.
     """
+    output = inputs.store_beside or output
     inputs = _with_corpus(inputs)
     if inputs.encoder is None or inputs.index is not None:
         return
@@ -276,14 +286,21 @@ def _with_corpus(inputs: MiningInputs) -> MiningInputs:
 def _encoded(encoder: MiningEncoder, passages: Callable[[], Iterable[Passage]], output: Path) -> VectorStore:
     """Return the store of some passages beside an output, made if it is not there."""
     content, total = passages_sha256(passages()), sum(1 for _ in passages())
-    folder = kept_path(output, KEPT_STORE, [encoder.contract_hash, content])
+    # Vectors of each number format by themselves: an interrupted mining may continue with another one.
+    folder = kept_path(output, KEPT_STORE, [encoder.contract_hash, compute_dtype(encoder), content])
     source = {"passages": content}
     return write_store(passages, encoder, folder, source=source, shard_size=_SHARD_SIZE, total=total)
 
 
-def _discard_kept(output: Path) -> None:
-    """Remove the vectors and scores that attempts at an output have kept."""
+def discard_stores(output: Path) -> None:
+    """Remove the vectors that were kept beside an output."""
     discard_kept(output, KEPT_STORE, STORE)
+
+
+def _discard_kept(output: Path, inputs: MiningInputs) -> None:
+    """Remove the vectors and scores that attempts at an output have kept, but not vectors that others need."""
+    if inputs.store_beside is None:
+        discard_stores(output)
     discard_kept(output, KEPT_SCORES)
 
 
@@ -301,17 +318,30 @@ def _check_sources(inputs: MiningInputs, output: Path, settings: MineSettings) -
     check_reported(output, "mine")
 
 
-def _fingerprints(inputs: MiningInputs, steady: SteadyInputs) -> dict[str, Any]:
-    """Return what of the data and the teacher decides the result, wherever the files lie."""
-    index = inputs.index
-    return {
-        "examples": steady.take(inputs.examples, partial(examples_fingerprint, inputs.examples, split=inputs.split)),
+def _plan(
+    inputs: MiningInputs, output: Path, settings: MineSettings, steady: SteadyInputs
+) -> tuple[dict[str, Any], Splitter | None, MiningEncoder | None]:
+    """Return what of settings, data and models decides the result, wherever they lie; and the splitter and encoder."""
+    index, found = inputs.index, _MINED.read(output) if output.is_file() else None
+    examples = steady.take(inputs.examples, partial(examples_fingerprint, inputs.examples, split=inputs.split))
+    before = (found.plan["inputs"] or {}).get("examples") if found else None
+    if before == named_fingerprint(inputs.examples, split=inputs.split):
+        examples = before  # An earlier version made the output from the same file
+    given: dict[str, Any] = {
+        "examples": examples,
         "split": inputs.split,
         "corpus": steady.corpus(inputs.corpus, inputs.reading) if inputs.corpus else None,
         "index": index.kind if index else None,
         "store": store_sha256(index.store) if index else None,
+        # Which teacher it was is here, so the settings need not name it.
         **({"teacher": inputs.teacher.fingerprint} if inputs.teacher else {}),
     }
+    splitter, encoder = inputs.splitter(), inputs.encoder() if inputs.encoder else None
+    if index and encoder:
+        check_contract(index.store, encoder)
+    given |= {"contract_hash": encoder.contract_hash if encoder else None, **how_read(splitter, inputs.reading)}
+    decides = {"settings": settings.model_dump(exclude={"teacher"}), "inputs": given}
+    return json.loads(canonical_json(decides)), splitter, encoder
 
 
 def _warn_of_another_splitting(examples: str, given: Mapping[str, Any]) -> None:
@@ -359,7 +389,7 @@ def _searchers(
     index = inputs.index
     if encoder:
         if index is None:
-            store = _encoded(encoder, lambda: passages, output)
+            store = _encoded(encoder, lambda: passages, inputs.store_beside or output)
             remedy = "split them with --set passages.split=always"
             warn_of_cut_passages(store, remedy, where=inputs.corpus or inputs.examples)
             index = ExactIndex(store)

@@ -10,7 +10,7 @@ import torch
 from llama2vec.config import LoraSettings, PromptSettings
 from llama2vec.errors import ConfigError, MissingDependencyError
 from llama2vec.model.backbone import Backbone
-from llama2vec.model.local import quiet_transformers
+from llama2vec.model.loading import quiet_transformers
 from llama2vec.model.prompt import add_slot_tokens
 
 _NUMBERED = re.compile(r"\.\d+\.(?:.*\.)?(\w+)$")

@@ -15,14 +15,9 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, ModelError, NotCausalError
 from llama2vec.model.device import choose_device, choose_dtype
 from llama2vec.model.four_bit import four_bit_loading
-from llama2vec.model.local import (
-    SAFE,
-    cached,
-    fetched,
-    model_errors,
-    quiet_transformers,
-    unpack_gguf,
-)
+from llama2vec.model.gguf import unpack_gguf
+from llama2vec.model.loading import SAFE, model_errors, quiet_transformers
+from llama2vec.model.local import cached, fetched
 from llama2vec.model.multimodal import text_part
 from llama2vec.model.prompt import Tokenizer
 from llama2vec.model.quantized import check_quantization

@@ -17,6 +17,7 @@ ItemT = TypeVar("ItemT")
 
 _CELLS = {"cpu": 1024, "cuda": 65536}
 _COMPILED_CELLS, _SHORT = 4096, 256  # On a CPU, for texts of so many tokens on average
+_MOST_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,6 @@ def padded_batches(
     max_cells: int,
     pad_id: int,
     *,
-    max_rows: int = 1024,
     boundary: int = 0,
     equal_lengths: bool = False,
 ) -> Iterator[PromptedBatch]:
@@ -96,7 +96,7 @@ def padded_batches(
     while start < len(order):
         longest = max(1, len(sequences[order[start]]))
         end = beyond if start < beyond else len(order)
-        stop = min(end, start + max(1, min(max_rows, max_cells // longest)))
+        stop = min(end, start + max(1, min(_MOST_ROWS, max_cells // longest)))
         if equal_lengths:
             stop = next(
                 (at for at in range(start, stop) if len(sequences[order[at]]) != len(sequences[order[start]])), stop

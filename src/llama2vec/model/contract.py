@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +14,10 @@ from llama2vec.files import write_json
 from llama2vec.manifest import digest, first_difference
 from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 from llama2vec.model.source import CONTRACT_FILE as CONTRACT_FILE
-from llama2vec.model.source import ModelSource, sampled_fingerprint
+from llama2vec.model.source import ModelSource
 from llama2vec.records import Side
 
-logger = logging.getLogger(__name__)
-
 FORMAT = 2
-"""Format 1 knew neither the model's config nor its tokenizer, and hashed a sample of the weights."""
 
 # Contracts written before there was a choice of layers do not name it, and their hash must stay.
 _ONE_LAYER = ("layers", 1)
@@ -42,19 +38,13 @@ class Contract:
     ids: PromptIds  # Prompts as this model's tokenizer reads them.
     dtype: str  # Number format of the saved weights.
     weights: str  # Hash of the weight files.
-    config: Mapping[str, Any] | None = None  # config.json without what decides no vector; None = format 1.
+    config: Mapping[str, Any]  # config.json without what decides no vector.
     tokenizer: str = ""  # Hash of tokenizer.json.
-
-    @property
-    def format(self) -> int:
-        """Version of the format, 1 or 2."""
-        return 1 if self.config is None else FORMAT
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contract as plain data, without its hash."""
-        model = {} if self.config is None else {"config": dict(self.config), "tokenizer": self.tokenizer}
         return {
-            "format": self.format,
+            "format": FORMAT,
             "prompts": self.prompts.model_dump(),
             "encoder": {key: value for key, value in self.encoder.model_dump().items() if (key, value) != _ONE_LAYER},
             "token_ids": {
@@ -68,7 +58,8 @@ class Contract:
             "padding_side": "right",
             "dtype": self.dtype,
             "weights": self.weights,
-            **model,
+            "config": dict(self.config),
+            "tokenizer": self.tokenizer,
         }
 
     @property
@@ -76,14 +67,12 @@ class Contract:
         """SHA-256 in hex; two encoders with the same hash give the same vectors."""
         return digest(self.to_dict())
 
-    def of_files(self, source: ModelSource, contract_format: int = FORMAT, *, layers: int = 0) -> Contract:
+    def of_files(self, source: ModelSource, *, layers: int = 0) -> Contract:
         """Return the contract with what a model's files say: hashes of weights and tokenizer, and the config.
 
         Only the lowest ``layers`` of those in the files give the vectors; 0 = all.
         """
         folder, kept = Path(source.location), {"num_hidden_layers": layers} if layers else {}
-        if contract_format == 1:
-            return replace(self, weights=sampled_fingerprint(source), config=None, tokenizer="")
         if source.gguf_file:  # Config, tokenizer and weights in one.
             return replace(self, weights=source.fingerprint(), config=kept, tokenizer="")
         content = _read_json(folder / "tokenizer.json")
@@ -97,8 +86,8 @@ class Contract:
 
     def check_files(self, folder: Path) -> None:
         """Raise a ContractError if the weights, config or tokenizer of a folder are not those of the contract."""
-        actual = self.of_files(ModelSource(str(folder), str(folder)), self.format)
-        change = first_difference(self.config or {}, actual.config or {})
+        actual = self.of_files(ModelSource(str(folder), str(folder)))
+        change = first_difference(self.config, actual.config)
         if actual.weights != self.weights:
             fault = "the weights are not those"
         elif change:
@@ -106,8 +95,6 @@ class Contract:
         elif actual.tokenizer != self.tokenizer:
             fault = "tokenizer.json is not the one"
         else:
-            if self.format < FORMAT:
-                logger.info("%s: saved by an older llama2vec: its contract checks only part of the weights", folder)
             return
         raise ContractError(f"{folder}: {fault} that {CONTRACT_FILE} was made for; restore it, or save the model again")
 
@@ -143,12 +130,6 @@ def prefix_words(contract: Mapping[str, Any], side: Side) -> str:
     return words
 
 
-def saved_weights(folder: Path, contract_format: int) -> str:
-    """Return the fingerprint of a saved model's weights in a format of the contract."""
-    source = ModelSource(str(folder), str(folder))
-    return sampled_fingerprint(source) if contract_format == 1 else source.fingerprint()
-
-
 def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
     """Read a saved contract; raise a ContractError if it was edited, or if the tokenizer gives other prompt ids."""
     path = folder / CONTRACT_FILE
@@ -159,7 +140,12 @@ def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
             f"{path}: the contract does not match its hash: it was edited by hand; restore it or save the model again"
         )
     contract = parse_contract(path, data)
-    if all(prompt_ids(tokenizer, contract.prompts, one_space=once) != contract.ids for once in (True, False)):
+    if contract.hash != saved_hash:
+        raise ContractError(
+            f"{path}: the contract has settings that this llama2vec does not know; "
+            "save the model again or update llama2vec"
+        )
+    if prompt_ids(tokenizer, contract.prompts) != contract.ids:
         raise ContractError(
             f"{path}: the tokenizer in this folder gives other prompt ids than the contract's; restore it"
         )
@@ -180,15 +166,13 @@ def saved_settings(folder: Path) -> tuple[PromptSettings, EncoderSettings] | Non
 
 def parse_contract(path: Path, data: Mapping[str, Any]) -> Contract:
     """Return the contract that a file holds as :meth:`Contract.to_dict` gives it; a ContractError for anything else."""
-    if data.get("format") not in (1, FORMAT):
-        raise ContractError(f"{path}: contract format {data.get('format')}; this llama2vec reads 1 and {FORMAT}")
-    if "common_directions" in data:
+    if data.get("format") != FORMAT:
         raise ContractError(
-            f"{path}: this model takes common directions away from its vectors, which llama2vec no longer does; "
-            "adapt the base model again"
+            f"{path}: contract format {data.get('format')}, and this llama2vec reads {FORMAT}; "
+            "save the model again or update llama2vec"
         )
     try:
-        tokens, new = data["token_ids"], data["format"] == FORMAT
+        tokens = data["token_ids"]
         suffixes = {name: tuple(values) for name, values in tokens["suffixes"].items()}
         return Contract(
             prompts=PromptSettings.model_validate(data["prompts"]),
@@ -202,8 +186,8 @@ def parse_contract(path: Path, data: Mapping[str, Any]) -> Contract:
             ),
             dtype=str(data["dtype"]),
             weights=str(data["weights"]),
-            config=dict(data["config"]) if new else None,
-            tokenizer=str(data["tokenizer"]) if new else "",
+            config=dict(data["config"]),
+            tokenizer=str(data["tokenizer"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = " ".join(str(error).split())

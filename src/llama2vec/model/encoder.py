@@ -20,11 +20,12 @@ from llama2vec.files import apply_umask
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
 from llama2vec.model.batching import cells_per_batch, chunks, padded_batches, texts_of
-from llama2vec.model.contract import FORMAT, Contract, load_contract
+from llama2vec.model.contract import Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
 from llama2vec.model.lengths import Cut
 from llama2vec.model.limits import most_tokens, within_model
-from llama2vec.model.local import check_layer_count, fetched, quiet_transformers, weights_to_save
+from llama2vec.model.loading import quiet_transformers, weights_to_save
+from llama2vec.model.local import check_layer_count, fetched
 from llama2vec.model.pooling import Pooling, check_finite, unit_vectors
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
 from llama2vec.model.publish.portable_files import PUBLIC_FILES
@@ -48,13 +49,12 @@ class Encoder:
     Args:
         backbone: Model and tokenizer; the tokenizer knows the prompt's slot tokens.
         contract: Everything that decides a vector.
-        batch_tokens: Most tokens of one batch, padding included; None = what suits the device.
     """
 
-    def __init__(self, backbone: Backbone, contract: Contract, batch_tokens: int | None = None) -> None:
+    def __init__(self, backbone: Backbone, contract: Contract) -> None:
         self.backbone = backbone
         self.contract = contract
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = 0  # What suits the device
         self._reading, self.short_reading = CompiledReading(backbone), ShortReading(backbone)
 
     @classmethod
@@ -63,8 +63,6 @@ class Encoder:
         backbone: Backbone,
         prompts: PromptSettings | None = None,
         settings: EncoderSettings | None = None,
-        *,
-        contract_format: int = FORMAT,
     ) -> Encoder:
         """Wrap a loaded backbone; new slot tokens get their embedding rows here.
 
@@ -80,10 +78,9 @@ class Encoder:
             ids=ids,
             dtype=backbone.dtype,
             weights="",
+            config={},
         )
-        # Format 1 has no place for the number of layers.
-        layers, contract_format = backbone.kept_layers, FORMAT if backbone.kept_layers else contract_format
-        return cls(backbone, contract.of_files(backbone.source, contract_format, layers=layers))
+        return cls(backbone, contract.of_files(backbone.source, layers=backbone.kept_layers))
 
     @classmethod
     def load(
@@ -143,9 +140,7 @@ class Encoder:
             contract.check_files(folder)
             found = cls(backbone, contract)
         else:
-            found = cls.from_backbone(
-                backbone, spec.prompts, spec.encoder, contract_format=spec.contract_format or FORMAT
-            )
+            found = cls.from_backbone(backbone, spec.prompts, spec.encoder)
         found.compile = settings.compile
         return found
 
@@ -178,9 +173,8 @@ class Encoder:
         if source.carries_contract:
             return ModelSpec.of_source(source)
         return ModelSpec.of_source(
-            source, prompts=contract.prompts, encoder=contract.encoder, contract_format=contract.format,
-            layers=self.backbone.kept_layers,
-        )  # fmt: skip
+            source, prompts=contract.prompts, encoder=contract.encoder, layers=self.backbone.kept_layers
+        )
 
     @property
     def dimension(self) -> int:

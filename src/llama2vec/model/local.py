@@ -1,30 +1,33 @@
-"""A model's files on this machine: downloaded, unpacked from a GGUF file, or merged from a compact encoder."""
+"""A model's files on this machine: downloaded, or merged from a compact encoder, in a cache."""
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-import warnings
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from llama2vec.artifact import read_object
 from llama2vec.errors import (
     ContractError,
-    Llama2VecError,
     MissingDependencyError,
     ModelError,
     ModelNotFoundError,
-    one_line,
 )
-from llama2vec.files import apply_umask, file_sha256, is_disk_full, write_atomic
+from llama2vec.files import file_sha256
 from llama2vec.manifest import digest
 from llama2vec.model.contract import Contract, saved_contract
 from llama2vec.model.difference import merge_weights
+from llama2vec.model.gguf import unpack_gguf
+from llama2vec.model.loading import (
+    CACHE_FORMAT,
+    SAFE,
+    UNPACKED_HASH,
+    into_cache,
+    is_whole_in_cache,
+    model_errors,
+    quiet_transformers,
+)
 from llama2vec.model.packaged import PACKAGED, packages_line
 from llama2vec.model.publish.portable_files import write_sentence_transformers_files
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
@@ -36,22 +39,15 @@ from llama2vec.model.source import (
     ModelSource,
     ModelSpec,
     cache_folder,
-    check_weights,
     meant,
     own_models,
     resolve_model,
-    scratch_folder,
 )
 from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
-# Code in a model's folder never runs; without this, transformers asks on stdin for permission.
-SAFE = {"trust_remote_code": False}
-_UNPACKED_HASH = "weights.sha256"
 _OF_LLM = ("model*.safetensors", "*.json", "*.model", "*.txt")  # As much of an LLM on the hub as transformers reads
-_CACHE_FORMAT = "3"  # Raised when the same input gives other files, or none
-_SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}  # GGUF's names and transformers'
 
 
 def fetched(source: ModelSource) -> ModelSource:
@@ -137,10 +133,10 @@ def merged(source: ModelSource) -> ModelSource:
     ModelSource(source.name, str(given)).check_files()
     base, weights = llm_of_compact(base)
     made_from = digest(
-        [file_sha256(given / COMPACT_ADAPTER), file_sha256(given / CONTRACT_FILE), base.fingerprint(), _CACHE_FORMAT]
+        [file_sha256(given / COMPACT_ADAPTER), file_sha256(given / CONTRACT_FILE), base.fingerprint(), CACHE_FORMAT]
     )
     folder = cache_folder() / "merged" / made_from[:16]
-    if not _is_whole(folder):
+    if not is_whole_in_cache(folder):
         logger.info("%s: merging once with %s into %s", source.name, base.name, folder)
         with into_cache(folder) as partial:
             merge(given, weights, partial, saved_contract(given))
@@ -172,7 +168,7 @@ def llm_of_compact(source: ModelSource) -> tuple[ModelSource, Path]:
 def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) -> None:
     """Write the encoder that a compact one stands for: weights in float16, tokenizer, and its other files."""
     merge_weights(compact, base, folder, layer_count(compact))
-    left = (*COMPACT_FILES, _UNPACKED_HASH)
+    left = (*COMPACT_FILES, UNPACKED_HASH)
     for home, files in ((base, base.glob("*.json")), (compact, compact.rglob("*"))):
         for file in files:
             if file.is_file() and file.name not in left:
@@ -203,191 +199,3 @@ def check_layer_count(source: ModelSource, layers: int) -> None:
             f"{source.name}: was made with {counted(has, 'layer')}, and model.layers is {layers}; set it to 0, or "
             "train the shorter model"
         )
-
-
-def unpacked_folder(source: ModelSource) -> Path:
-    """Return where a GGUF file is unpacked."""
-    return cache_folder() / "gguf" / f"{source.fingerprint()[:16]}-{_CACHE_FORMAT}"
-
-
-def _is_whole(folder: Path) -> bool:
-    """Tell whether a folder holds an unpacked model with the weights that were written to it."""
-    try:
-        return (folder / _UNPACKED_HASH).read_text() == ModelSource("", str(folder)).fingerprint()
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def gguf_tokenizer(source: ModelSource) -> Any:
-    """Read the tokenizer in a GGUF file, with the special tokens that the file names.
-
-    Some releases of transformers (5.17) take the first special token for the end of a text.
-    """
-    from gguf import GGUFReader
-    from transformers import AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(source.location, gguf_file=source.gguf_file, **SAFE)
-    fields = GGUFReader(Path(source.location, source.gguf_file or "")).fields
-    for theirs, ours in _SPECIAL_TOKENS.items():
-        field = fields.get(f"tokenizer.ggml.{theirs}_token_id")
-        token = tokenizer.convert_ids_to_tokens(int(field.contents())) if field else None
-        if token is not None and token != getattr(tokenizer, f"{ours}_token"):
-            setattr(tokenizer, f"{ours}_token", token)
-    return tokenizer
-
-
-def unpack_gguf(source: ModelSource) -> str:
-    """Dequantize a GGUF file into a float32 model folder, once; transformers refuses to save what it read from GGUF."""
-    folder = unpacked_folder(source)
-    if _is_whole(folder):
-        return str(folder)
-    logger.info("%s: dequantizing %s once into %s", source.name, source.gguf_file, folder)
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with quiet_transformers(), model_errors(source):
-        _refuse_part(source)
-        model, found = AutoModelForCausalLM.from_pretrained(
-            source.location, gguf_file=source.gguf_file, dtype=torch.float32,
-            output_loading_info=True, ignore_mismatched_sizes=True, **_dequantizing(), **SAFE,
-        )  # fmt: skip
-        missing = check_weights(source.name, model, found)
-        tokenizer = gguf_tokenizer(source)
-        clean = _without_quantization(model)
-    with into_cache(folder) as partial:
-        with quiet_transformers():
-            clean.save_pretrained(partial, state_dict=weights_to_save(clean, missing))
-            tokenizer.save_pretrained(partial)
-        _drop_tokens_beyond(partial / "tokenizer.json", clean.get_input_embeddings().weight.shape[0])
-    return str(folder)
-
-
-def _dequantizing() -> dict[str, Any]:
-    """Return the option that unpacks every weight; since 5.23, transformers may keep them packed (package kernels)."""
-    import transformers
-
-    return (
-        {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
-    )
-
-
-def _refuse_part(source: ModelSource) -> None:
-    """Raise a ModelError for one part of a split GGUF file: transformers reads no more than that part."""
-    from gguf import GGUFReader
-
-    field = GGUFReader(Path(source.location, source.gguf_file or "")).fields.get("split.count")
-    if field and (count := int(field.contents())) > 1:
-        raise ModelError(
-            f"{source.name}: one of the {count} parts of a split GGUF file; join them with "
-            "`llama-gguf-split --merge FIRST-PART WHOLE.gguf` and give the whole file"
-        )
-
-
-def _without_quantization(model: Any) -> Any:
-    """Return the same model with a config that does not name the file's quantization."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    kept = {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "dtype")}
-    with torch.device("meta"):  # Random weights for each of Gemma's 262,144 tokens would take seconds.
-        clean = AutoModelForCausalLM.from_config(type(model.config).from_dict(kept), dtype=torch.float32, **SAFE)
-    clean.load_state_dict(model.state_dict(), assign=True)
-    clean.tie_weights()
-    return clean
-
-
-def weights_to_save(model: Any, missing: Collection[str]) -> dict[str, Any] | None:
-    """Return a model's weights but those that its files lacked; None = all of them.
-
-    A head that the files lacked is random, and must not look like a trained one later.
-    """
-    return {name: value for name, value in model.state_dict().items() if name not in missing} if missing else None
-
-
-@contextmanager
-def into_cache(folder: Path) -> Iterator[Path]:
-    """Give a new folder to write a model into, and move it to its place in the cache with a hash of its weights."""
-    with _cache_errors(), ExitStack() as stack:
-        with _cache_errors(OSError):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            partial = stack.enter_context(scratch_folder(folder.parent, ".unpacking-", 0o777))
-        yield partial
-        with _cache_errors(OSError):
-            apply_umask(partial)  # A service that runs as another user reads it
-            write_atomic(partial / _UNPACKED_HASH, ModelSource("", str(partial)).fingerprint().encode())
-            if folder.exists() and not _is_whole(folder):
-                shutil.rmtree(folder)
-            try:
-                partial.rename(folder)
-            except OSError:
-                # Another process was faster; its copy is the same.
-                if not _is_whole(folder):
-                    raise
-
-
-@contextmanager
-def _cache_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn a full disk, and errors of these kinds, into a ModelError that names the cache."""
-    try:
-        yield
-    except Exception as error:
-        full = is_disk_full(error)
-        if not full and not isinstance(error, kinds):
-            raise
-        reason = "the disk is full" if full else (getattr(error, "strerror", None) or str(error)).lower()
-        raise ModelError(
-            f"the cache {cache_folder()} cannot be written ({reason}); set LLAMA2VEC_CACHE to a folder that can"
-        ) from error
-
-
-def _drop_tokens_beyond(path: Path, rows: int) -> None:
-    """Take tokens that the model has no rows for out of a tokenizer; transformers adds such to one read from GGUF."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < rows]
-    write_atomic(path, json.dumps(content, ensure_ascii=False).encode())
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' own bars and notices while it loads or saves; errors still come through."""
-    from transformers.utils import logging as hf_logging
-
-    level = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        hf_logging.set_verbosity(level)
-        hf_logging.enable_progress_bar()
-
-
-@contextmanager
-def model_errors(source: ModelSource) -> Iterator[None]:
-    """Turn any error that transformers raises over a model's files into one line."""
-    try:
-        yield
-    except Llama2VecError:
-        raise
-    except ImportError as error:
-        # transformers may have named a package of its own choice already.
-        remedy = "" if "pip install" in str(error) else "; pip install 'llama2vec[model]'"
-        raise MissingDependencyError(f"{source.name}: {one_line(error)}{remedy}") from error
-    except OSError as error:
-        raise ModelNotFoundError(
-            f"{source.name}: no model could be loaded from there ({one_line(error)}); "
-            "give a local folder, a .gguf file or a reachable hub id"
-        ) from error
-    # Damaged files end in errors of many libraries: safetensors, tokenizers, pickle, torch.
-    except Exception as error:
-        if "trust_remote_code" in str(error):
-            raise ModelError(
-                f"{source.name}: needs code from the model's folder, and llama2vec never runs such code; "
-                "take a model that transformers itself supports"
-            ) from None
-        raise ModelError(
-            f"{source.name}: transformers cannot load this model ({one_line(error)}); update transformers, or take "
-            "another model"
-        ) from error

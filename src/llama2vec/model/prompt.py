@@ -112,16 +112,16 @@ def add_slot_tokens(tokenizer: Tokenizer, settings: PromptSettings) -> list[str]
     return missing
 
 
-def prompt_ids(tokenizer: Tokenizer, settings: PromptSettings, *, one_space: bool = True) -> PromptIds:
+def prompt_ids(tokenizer: Tokenizer, settings: PromptSettings) -> PromptIds:
     """Turn the wording into ids with the model's own tokenizer; nothing is hard-coded.
 
-    A space where wording and text meet counts once (``one_space``): it is left to tokenizers that put one before every
-    text, as LLaMA-2's does. Contracts of earlier versions may hold both.
+    A space where wording and text meet counts once: it is left to tokenizers that put one before every text, as
+    LLaMA-2's does.
 
     Raises:
         TokenizerError: The recipe's slot is EOS and the tokenizer has none, or slot tokens are missing.
     """
-    spaced, other = one_space and _adds_space(tokenizer), settings.next_prefix
+    spaced, other = _adds_space(tokenizer), settings.next_prefix
 
     def plain(text: str, *, before: bool = False, after: bool = False) -> list[int]:
         text = text.removesuffix(" ") if spaced and before else text

@@ -146,7 +146,7 @@ def reader_plan(spec: ModelSpec, source: ModelSource, settings: ModelSettings) -
     return {
         **FORMAT,
         "files": weights_fingerprint([*weights, *(file for file in others if file.is_file())]),
-        "reading": spec.model_dump(mode="json", include={"prompts", "encoder", "contract_format", "layers"}),
+        "reading": spec.model_dump(mode="json", include={"prompts", "encoder", "layers"}),
         "loading": _loading(settings),
         "versions": {name: installed.get(name) for name in _LIBRARIES},
         "processor": dict(torch.cpu.get_capabilities()) if hasattr(torch.cpu, "get_capabilities") else {},

@@ -23,9 +23,10 @@ from pydantic import Field, ValidationError, model_validator
 from llama2vec.artifact import read_object
 from llama2vec.config import EncoderSettings, PromptSettings, Settings, load_config
 from llama2vec.errors import ModelError, ModelNotFoundError, StoreError
-from llama2vec.files import Lock, file_sha256, write_json
+from llama2vec.files import file_sha256, write_json
+from llama2vec.locks import Lock
 from llama2vec.manifest import digest
-from llama2vec.model.packaged import PACKAGED, SMOLLM2_NAME
+from llama2vec.model.packaged import PACKAGED
 from llama2vec.shipped import model_folders
 
 CONTRACT_FILE = "llama2vec.json"
@@ -35,7 +36,6 @@ COMPACT_FILE, COMPACT_ADAPTER, ADAPTER_CONFIG = COMPACT_FILES
 EXPORT_FILE = "export.json"  # Of `export`
 QUERY_TABLE_FILE = "query_table.json"  # Of `distill`
 _COMES_WITH_CONTRACT = ("golden.json", "portable_encoder.py")
-_SAMPLE_BYTES, _SAMPLES = 1 << 20, 32
 _REMEMBERED_HASHES = 1024
 # A file that was written this recently may change again without a new time stamp.
 _SETTLED_SECONDS = 2.0
@@ -105,7 +105,6 @@ class ModelSpec(Settings):
     # For a model without a contract:
     prompts: PromptSettings | None = None
     encoder: EncoderSettings | None = None
-    contract_format: int | None = None
     layers: Annotated[int, Field(ge=0)] = 0  # Number of its lowest layers that give the vectors; 0 = all
 
     @model_validator(mode="after")
@@ -129,19 +128,19 @@ class ModelSpec(Settings):
 
         Raises:
             StoreError: The store does not say which model made it.
-            ModelNotFoundError: ``model``, or the model that an older store names, is missing.
+            ModelNotFoundError: ``model`` is missing.
         """
-        folder, kept = Path(folder).resolve(), source.get("model")
+        folder, given = Path(folder).resolve(), None if model is None else resolve_model(str(model))
+        if given is not None and given.carries_contract:
+            return cls.of_source(given)
         try:
-            spec = _of_old_store(source) if isinstance(kept, str) and kept else cls.parsed(kept)
+            spec = cls.parsed(source.get("model"))
         except ValidationError:
-            raise StoreError(f"{folder}: does not say which model made it; name the model with --model") from None
-        if model is not None:
-            found = resolve_model(str(model))
-            reading = spec.model_dump(include={"prompts", "encoder", "contract_format", "layers"})
-            return cls.of_source(found, **({} if found.carries_contract else reading))
-        if isinstance(kept, str) and spec.path:
-            return spec.model_copy(update={"path": _old_path(kept, folder)})
+            raise StoreError(
+                f"{folder}: does not say which model made it; name the model with --model, or encode again"
+            ) from None
+        if given is not None:
+            return cls.of_source(given, **spec.model_dump(include={"prompts", "encoder", "layers"}))
         return spec.beside(folder)
 
     def beside(self, folder: str | Path) -> ModelSpec:
@@ -151,7 +150,7 @@ class ModelSpec(Settings):
 
     def to_json(self, folder: str | Path) -> dict[str, object]:
         """Return the spec as plain data for an artifact in ``folder``, with the path relative to it."""
-        data = self.model_dump(exclude_none=True, exclude_defaults=True, include={"name", "contract_format", "layers"})
+        data = self.model_dump(exclude_none=True, exclude_defaults=True, include={"name", "layers"})
         for part in ("prompts", "encoder"):
             if value := getattr(self, part):
                 data[part] = value.model_dump()
@@ -180,31 +179,13 @@ class ModelSpec(Settings):
         return self.name or Path(self.path).name
 
 
-def read_choices(prompts: str | None, sets: Iterable[str] | None, **more: Any) -> ModelSpec:
+def read_choices(prompts: str | None, sets: Iterable[str] | None) -> ModelSpec:
     """Read the options ``--prompts`` and ``--set`` into a spec that names no particular model yet."""
     overrides = [f"prompts={prompts}"] if prompts else []
-    spec = load_config(ModelSpec, None, ['path="."', *overrides, *(f"encoder.{value}" for value in sets or ())])
-    return spec.model_copy(update=more)
-
-
-def _of_old_store(source: Mapping[str, object]) -> ModelSpec:
-    """Read what stores kept before there was a spec: the options of the command that made them."""
-    sets, named = source.get("sets"), source.get("prompts")
-    location = {"name": SMOLLM2_NAME, "path": ""} if source["model"] == SMOLLM2_NAME else {}
-    choices = map(str, sets) if isinstance(sets, list) else None
-    return read_choices(str(named) if named else None, choices, contract_format=1, **location)
-
-
-def _old_path(model: str, folder: Path) -> str:
-    """Find the model of an old store, whose paths start at the folder in which the command ran."""
-    given = Path(model).expanduser()
-    for path in [*(base / given for base in (Path.cwd(), *folder.parents)), folder.parent / given.name]:
-        if path.exists():
-            return str(path.resolve())
-    raise ModelNotFoundError(
-        f"{folder}: an earlier version wrote its model as '{model}'; no such folder is here, and the name is not "
-        "looked up on the hub; name the model with --model"
-    )
+    spec = load_config(ModelSpec, None, ['path="."', *overrides])
+    # By itself, so that a mistake names the key as it was given.
+    encoder = {"encoder": load_config(EncoderSettings, None, given)} if (given := list(sets or ())) else {}
+    return spec.model_copy(update=encoder)
 
 
 def resolve_model(name: str) -> ModelSource:
@@ -307,22 +288,6 @@ def weights_fingerprint(files: Iterable[Path]) -> str:
             memory.parent.mkdir(parents=True, exist_ok=True)
             write_json(memory, dict(list((known | new).items())[-_REMEMBERED_HASHES:]))
     return digest([[file.name, value] for file, value in zip(files, hashes, strict=True)])
-
-
-def sampled_fingerprint(source: ModelSource) -> str:
-    """Hash names, sizes and up to 32 blocks of 1 MiB of each weight file, or a hub id, as contracts of format 1 did."""
-    if source.hub_id:
-        return hashlib.sha256(source.hub_id.encode()).hexdigest()
-    found = hashlib.sha256()
-    for file in sorted(Path(source.location).glob(source.gguf_file or "*.safetensors")):
-        size = file.stat().st_size
-        found.update(f"{file.name}:{size};".encode())
-        step = max(1, (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
-        with file.open("rb") as stream:
-            for offset in range(0, size, max(step, _SAMPLE_BYTES)):
-                stream.seek(offset)
-                found.update(stream.read(_SAMPLE_BYTES))
-    return found.hexdigest()
 
 
 def check_weights(name: str, model: Any, found: Mapping[str, Any]) -> tuple[str, ...]:

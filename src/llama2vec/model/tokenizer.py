@@ -10,7 +10,9 @@ import logging
 from typing import Any
 
 from llama2vec.errors import ModelError, NotCausalError
-from llama2vec.model.local import SAFE, fetched, gguf_tokenizer, model_errors, quiet_transformers, unpacked_folder
+from llama2vec.model.gguf import gguf_tokenizer, unpacked_folder
+from llama2vec.model.loading import SAFE, model_errors, quiet_transformers
+from llama2vec.model.local import fetched
 from llama2vec.model.prompt import Tokenizer
 from llama2vec.model.source import ModelSource, resolve_model
 from llama2vec.terminal import counted

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from math import ceil
+from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple, cast
 
@@ -22,14 +23,16 @@ from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus.passages import corpus_fingerprint
 from llama2vec.finetune.settings import FinetuneConfig, ValidationSettings
 from llama2vec.finetune.train import held_cells, micro_batch_cells
+from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.model.batching import cells_per_batch, padded_batches
 from llama2vec.model.device import choose_device, choose_dtype
 from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan, adaptation_corpus, mining_corpora, writing_model
-from llama2vec.pipeline.rates import Rates, forward_operations, model_shape
+from llama2vec.pipeline.rates import Rates, cache_width, forward_operations, model_shape
 from llama2vec.pipeline.samples import SAMPLE, Lengths, Samples
 from llama2vec.pipeline.systems import systems
 from llama2vec.processes import launched_processes
-from llama2vec.score.tasks import tasks_data
+from llama2vec.score.corpora import tasks_data
+from llama2vec.terminal import counted
 from llama2vec.training.memory import training_memory
 from llama2vec.training.settings import OptimizerSettings
 
@@ -131,6 +134,28 @@ class _Estimator:
         cells = cells_per_batch(self.device.type, compiled=bool(self.config.model.compile))
         return (self.shape.parameters + cells * self.shape.inner) * self.dtype.itemsize + _PROCESS_BYTES
 
+    def _writing_bytes(self) -> float:
+        """Estimate the memory of the LLM that writes questions: its weights, and what a batch of passages takes."""
+        assert self.config.pairs
+        assert self.config.pairs.generated
+        settings, name = self.config.pairs.generated, writing_model(self.config)
+        shape, rows = model_shape(name), settings.batch_size * settings.questions
+        prompt = self.texts.count([settings.prompt])[0] + settings.passage_max_tokens
+        kept = (prompt + settings.question_max_tokens) * cache_width(name) + prompt * shape.inner
+        self.notes.append(f"pairs: {name} writes, with {shape.parameters / 1e6:,.1f} million parameters")
+        return (shape.parameters + rows * kept) * self.dtype.itemsize + rows * shape.vocabulary * 4 + _PROCESS_BYTES
+
+    def _teacher_bytes(self) -> float:
+        """Return the size of the weights of ``mine.teacher`` as they lie on the disk."""
+        name = self.config.mine.teacher if self.config.mine else ""
+        if not name:
+            return 0.0
+        folder = Path(PairScorer(name).source.location)
+        found = [*folder.rglob("*.safetensors")] or [*folder.rglob("*.bin")]
+        size = float(sum(file.stat().st_size for file in found))
+        self.notes.append(f"mine: the teacher {name} takes {size / 2**30:,.2f} GiB, its weights as they are stored")
+        return size
+
     @property
     def _encoder(self) -> EncoderSettings:
         section = self.config.finetune or self.config.adapt
@@ -171,15 +196,21 @@ class _Estimator:
         return StageEstimate(_SECONDS_A_BYTE_READ * texts.total * texts.bytes, _PROCESS_BYTES)
 
     def _pairs(self, stage: PlannedStage) -> StageEstimate:
-        queries, passages = self.texts.pairs()
+        queries, passages = self.texts.pairs
         writing = self._writing_seconds()
         seconds = _SECONDS_A_PAIR * (queries.total + passages.total) + writing
-        return StageEstimate(seconds, self._inference_bytes if writing else _PROCESS_BYTES)
+        return StageEstimate(seconds, self._writing_bytes() if writing else _PROCESS_BYTES)
 
     def _mine(self, stage: PlannedStage) -> StageEstimate:
-        queries, _ = self.texts.pairs()
-        corpora = [self.texts.corpus(source) for source in {*mining_corpora(self.config).values()} - {""}]
-        memory = 3 * sum(texts.total * texts.bytes for texts in corpora)
+        queries, _ = self.texts.pairs
+        searched = mining_corpora(self.config)
+        corpora = [self.texts.corpus(source) for source in {*searched.values()} - {""}]
+        own = [self.texts.passages_of(name) for name, source in searched.items() if not source]
+        if own:
+            passages = counted(sum(texts.total for texts in own), "passage")
+            self.notes.append(f"{stage.name}: searches the {passages} of the examples, where no corpus is named")
+        corpora += own
+        memory = 3 * sum(texts.total * texts.bytes for texts in corpora) + self._teacher_bytes()
         if not stage.find_input("model"):
             return StageEstimate(0.0, memory + _PROCESS_BYTES)
         seconds = sum(self._reading(texts, self._encoder.passage_max_tokens) for texts in corpora)
@@ -189,7 +220,7 @@ class _Estimator:
     def _finetune(self, stage: PlannedStage) -> StageEstimate:
         config = self.config.finetune
         assert config
-        queries, passages = self.texts.pairs()
+        queries, passages = self.texts.pairs
         encoder, data, settings = self._encoder, config.data, config.optimizer
         lengths = (
             min(encoder.query_max_tokens, data.query_max_tokens or encoder.query_max_tokens),
@@ -197,28 +228,30 @@ class _Estimator:
         )
         asked, length = queries.mean(lengths[0], self.texts.prompt), passages.mean(lengths[1], self.texts.prompt)
         # What mining will find is unknown yet; without mining, a query has the negatives of its source.
-        there = [self.config.mine.negatives] if self.config.mine else self.texts.negatives
-        each = config.contrastive.positives + fmean(min(count, config.contrastive.negatives) for count in there)
+        mined, most = self.config.mine, config.contrastive.negatives
+        there = mined.negatives if mined else self.texts.negatives()
+        each = config.contrastive.positives + (min(there, most) if mined else self.texts.negatives(most))
         a_step = settings.batch_size * settings.accumulation
         trained = max(1.0, queries.total * (1 - (0 if config.validation.source else config.validation.share)))
-        self._note_few("finetune", trained, settings)
+        if queries.total:
+            self._note_few("finetune", trained, settings)
         steps = settings.steps or max(1, round(settings.epochs * trained / a_step))
         cells = settings.batch_size * (asked + each * length)
-        most = held_cells(
+        graph = held_cells(
             config.contrastive.graph_tokens, self.device.type, self.shape, self.dtype.itemsize, launched_processes()
         )
-        held = min(cells, max(most, length))
+        held = min(cells, max(graph, length))
         reread = 1 - held / cells + (config.contrastive.false_negatives == "start")
         batch = queries.drawn(settings.batch_size, lengths[0], self.texts.prompt)
         batch += passages.drawn(round(settings.batch_size * each), lengths[1], self.texts.prompt)
         tokens = settings.accumulation * _cells(batch, micro_batch_cells(config.contrastive, self.device.type))
         found = self._training(config, steps, tokens, held, reread, length)
-        validation = _validations(settings, steps) * self._validation(config.validation, fmean(there))
+        validation = _validations(settings, steps) * self._validation(config.validation, there)
         return StageEstimate(found.seconds + validation, found.memory_bytes)
 
     def _validation(self, settings: ValidationSettings, negatives: float) -> float:
         """Estimate the seconds of one search of the held-out queries, each with a positive and its negatives."""
-        queries, positives = self.texts.pairs()
+        queries, positives = self.texts.pairs
         held_out = queries.total if settings.source else round(settings.share * queries.total)
         asked = min(settings.max_queries, held_out)
         if not asked:

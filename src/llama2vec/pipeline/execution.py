@@ -36,11 +36,13 @@ from llama2vec.pipeline.record import (
     decide,
     decide_all,
     output_fingerprint,
+    reusable_folders,
 )
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.systems import systems
 from llama2vec.processes import check_same, on_first_process, process_count, process_rank
-from llama2vec.score.tasks import check_scoring, task_places, tasks_data
+from llama2vec.score.corpora import tasks_data
+from llama2vec.score.tasks import check_scoring, task_places
 from llama2vec.training.output import join_processes
 
 logger = logging.getLogger(__name__)
@@ -261,7 +263,7 @@ def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
     if decision.action != "resume":
         if stage.kind in STAGE_KINDS and decision.replaces:
             refuse_strangers(folder, STAGE_KINDS[stage.kind])
-            begin_aside(folder)
+            begin_aside(folder, reusable_folders(stage, record.stages.get(stage.name), folder))
         elif stage.kind in STAGE_KINDS:
             remove(new_path(folder))
         record.begin(stage, inputs, plan.config, replaces=decision.replaces)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from llama2vec.data.corpus.passages import corpus_fingerprint
 from llama2vec.data.corpus.reading import holds_documents
 from llama2vec.data.corpus.sources import beir_file
 from llama2vec.data.corpus.steady import SteadyInputs
-from llama2vec.data.examples.labeled import examples_fingerprint
+from llama2vec.data.examples.labeled import examples_fingerprint, named_fingerprint
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.text.words import stop_words_identity
 from llama2vec.errors import ConfigError
@@ -25,7 +26,8 @@ from llama2vec.manifest import digest
 from llama2vec.model.source import resolve_model
 from llama2vec.pipeline.settings import ExampleSource, RunConfig, warn_of_one_judge
 from llama2vec.pipeline.systems import check_windows, hybrid_model, raw_encoder, scored_tasks, systems
-from llama2vec.score.tasks import find_task, tasks_data
+from llama2vec.score.corpora import tasks_data
+from llama2vec.score.tasks import find_task
 from llama2vec.training.output import model_fingerprint
 
 # Folder of each stage in the run's folder; further rounds append their number.
@@ -47,6 +49,7 @@ class Input:
     where: str  # Its source, or its folder in the run's folder
     stage: str = ""  # The stage that makes it; "" = it comes from outside the run
     fingerprint: str = ""  # Hash of an input from outside
+    earlier: str = ""  # What an earlier version called that hash, where that is another one
 
     @property
     def is_encoder(self) -> bool:
@@ -136,7 +139,14 @@ class _Planner:
         config = self._config
         if config.pairs:
             # Mining is the first to need pairs, but every row should be read before hours of training.
-            self._add("pairs", _without(config.pairs.model_dump(), "source", "corpus", "model"), self._pair_inputs())
+            settings = _without(config.pairs.model_dump(), "source", "corpus", "model")
+            named = [
+                one.source for one in config.pairs.sources if (own := fields_of(config, one.source)) and own.choices
+            ]
+            settings |= {"reading": config.reading.choices} if named else {}
+            if config.pairs.from_corpus and config.pairs.from_corpus.limit:
+                settings["from_corpus"]["passages"] = "spread over the corpus"  # Once, they were the first ones
+            self._add("pairs", settings, self._pair_inputs())
         if config.adapt:
             self._adapt()
         rounds = config.mine.rounds if config.mine else 1
@@ -202,7 +212,8 @@ class _Planner:
             inputs.append(Input("writer", name, fingerprint=model_fingerprint(name)))
         for place, one in enumerate(pairs.sources):
             found = self.inputs.take(one.source, partial(examples_fingerprint, one.source, split=one.split))
-            inputs.append(Input(f"pairs.sources.{place}", one.source, fingerprint=found))
+            earlier = named_fingerprint(one.source, split=one.split)
+            inputs.append(Input(f"pairs.sources.{place}", one.source, fingerprint=found, earlier=earlier))
         return inputs
 
     def _mine(self, number: int) -> None:
@@ -235,8 +246,11 @@ class _Planner:
         validation = config.finetune.validation
         if validation.source:
             found = self.inputs.take(validation.source, partial(_validation_fingerprint, config))
-            inputs.append(Input("validation", validation.source, fingerprint=found))
-        settings = _without(config.finetune.model_dump(exclude={"tracking"}), "name", "sources", "source")
+            earlier = _validation_fingerprint(config, named_fingerprint)
+            inputs.append(Input("validation", validation.source, fingerprint=found, earlier=earlier))
+        settings = _without(config.finetune.model_dump(exclude={"tracking", "reading"}), "name", "sources", "source")
+        reading = validation_fields(config)
+        settings |= {"reading": reading.choices} if validation.source and reading.choices else {}
         self._add("finetune", settings, inputs, number)
 
     def _encode(self) -> None:
@@ -293,6 +307,19 @@ def is_read_first(config: RunConfig, source: str) -> bool:
     return named or config.passages.split == "always" or holds_documents(source, config.reading)
 
 
+def fields_of(config: RunConfig, source: str) -> ReadingSettings | None:
+    """Return what names the fields of labeled rows: the run's own settings where they are those of its corpus."""
+    is_corpus = bool(config.corpus) and normpath(source) == normpath(config.corpus)
+    return config.reading if is_corpus and config.reading.names_fields else None
+
+
+def validation_fields(config: RunConfig) -> ReadingSettings:
+    """Return what names the fields of ``finetune.validation.source``."""
+    assert config.finetune
+    own = config.finetune.reading
+    return own if own.choices else fields_of(config, config.finetune.validation.source) or own
+
+
 def adaptation_corpus(config: RunConfig) -> str:
     """Return the corpus that adaptation reads."""
     return (config.adapt.text.corpus if config.adapt else "") or config.corpus
@@ -333,10 +360,18 @@ def mining_corpora(config: RunConfig) -> dict[str, str]:
     return found
 
 
-def _validation_fingerprint(config: RunConfig) -> str:
+def made_file(folder: Path, name: str) -> Path:
+    """Return a file of pairs that a stage has made; one of a source that has been renamed since has the former name."""
+    made = folder / name
+    number = name.partition("-")[0]
+    former = [] if made.exists() else sorted(folder.glob(f"{number}-*.jsonl"))
+    return former[0] if former else made
+
+
+def _validation_fingerprint(config: RunConfig, fingerprint: Callable[..., str] = examples_fingerprint) -> str:
     assert config.finetune
     validation = config.finetune.validation
-    found = examples_fingerprint(validation.source, split=validation.split)
+    found = fingerprint(validation.source, split=validation.source_split)
     return digest([found, corpus_fingerprint(validation.source)]) if beir_file(validation.source, "corpus") else found
 
 

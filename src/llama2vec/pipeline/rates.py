@@ -20,7 +20,7 @@ from llama2vec.errors import one_line
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import Backbone, attention_kernel, decoder, keep_lowest_layers
 from llama2vec.model.batching import cells_per_batch
-from llama2vec.model.local import quiet_transformers
+from llama2vec.model.loading import quiet_transformers
 from llama2vec.model.source import resolve_model
 from llama2vec.model.speed import fast_paths
 from llama2vec.model.tokenizer import load_model_config
@@ -46,6 +46,17 @@ def forward_operations(shape: ModelShape, tokens: float, length: float) -> float
 def model_shape(name: str, layers: int = 0) -> ModelShape:
     """Count the parameters of a model, or of its lowest layers, without loading, or even holding, any of them."""
     return shape_of(_without_weights(name, layers))
+
+
+def cache_width(name: str) -> int:
+    """Return how many numbers a model keeps of each token that it has read, to write the next one."""
+    config = load_model_config(name).get_text_config()
+    heads = int(getattr(config, "num_attention_heads", 0))
+    if not heads:  # It keeps one state for all tokens
+        return 0
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * config.num_hidden_layers * shared * width)
 
 
 def _without_weights(name: str, layers: int, **options: Any) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from llama2vec.artifact import (
     read_object,
     replace_output,
 )
-from llama2vec.data.examples.reported import report_path
+from llama2vec.data.examples.reported import is_reported, report_path
 from llama2vec.errors import Llama2VecError, OutputExistsError
 from llama2vec.files import FileKind, file_sha256, finish_swap, link_tree, remove, write_json
 from llama2vec.finetune.stage import STAGE as FINETUNE
@@ -36,7 +37,7 @@ from llama2vec.manifest import (
     machine,
     versions,
 )
-from llama2vec.model.contract import CONTRACT_FILE, saved_weights
+from llama2vec.model.source import CONTRACT_FILE, ModelSource
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.retrieve.index.folder import INDEX
@@ -79,7 +80,7 @@ STAGE_KINDS = {
 }  # fmt: skip
 """What the stages leave whose folders the run itself replaces."""
 _KEPT = (*(f"*.jsonl{mark}*" for mark in (KEPT_QUESTIONS, KEPT_STORE, KEPT_SCORES)), ".unfinished")
-"""Questions and vectors that an unfinished stage keeps; their names tell what made them, so any start may use them."""
+"""Questions, and vectors that an unfinished stage keeps; their names tell what made them, so any start may use them."""
 
 
 _BEGUN_OTHERWISE = "begun before with other settings or inputs"
@@ -135,7 +136,8 @@ class RunRecord:
         made = output_fingerprint(stage.kind, new_path(folder), stage.settings)
         if made is not None:
             for kept in _kept(new_path(folder)):
-                remove(kept)
+                if KEPT_QUESTIONS not in kept.name:  # These serve other filters later
+                    remove(kept)
             # A kill from here on is noticed by settle().
             self.stages[stage.name]["made"] = made
             self._write(plan.config)
@@ -163,14 +165,18 @@ class RunRecord:
         write_json(self.folder / RUN_RECORD, content)
 
 
-def begin_aside(folder: Path) -> None:
-    """Empty ``.new-FOLDER`` but for what earlier starts have kept, there or in the folder itself."""
+def begin_aside(folder: Path, reusable: Collection[Path] = ()) -> None:
+    """Empty ``.new-FOLDER`` but for what earlier starts have kept, there or in the folder itself.
+
+    Of those of the two that are ``reusable``, files with a report stay as well: where their plan is still the same,
+    they are not made again.
+    """
     new = new_path(folder)
-    there = _kept(new)
+    there = [*_kept(new), *(_reported(new) if new in reusable else ())]
     for path in [*new.iterdir()] if new.is_dir() and not new.is_symlink() else [new]:
         if path not in there:
             remove(path)
-    for path in _kept(folder):
+    for path in [*_kept(folder), *(_reported(folder) if folder in reusable else ())]:
         if not os.path.lexists(new / path.name):
             new.mkdir(exist_ok=True)
             half = new / ".half"  # A kill in between must not leave half a store under the name of a whole one
@@ -180,6 +186,26 @@ def begin_aside(folder: Path) -> None:
 
 def _kept(folder: Path) -> list[Path]:
     return [path for pattern in _KEPT for path in folder.glob(pattern)]
+
+
+def _reported(folder: Path) -> list[Path]:
+    """Return the files that have reports, each after its report: a kill in between must not leave it without."""
+    files = sorted(path for path in folder.glob("*.jsonl") if not path.name.startswith(".") and is_reported(path))
+    return [found for path in files for found in (report_path(path), path)]
+
+
+def reusable_folders(stage: PlannedStage, entry: Mapping[str, Any] | None, folder: Path) -> list[Path]:
+    """Return the folders whose files a start of a stage may take over, where the plan of a file is the same.
+
+    What the plan of a mined file leaves out, such as the number format of the model, is in the settings of the stage.
+    """
+    new = new_path(folder)
+    if stage.kind == "pairs":
+        return [new, folder]
+    if stage.kind != "mine" or not entry or entry["settings"] != json.loads(canonical_json(stage.settings)):
+        return []
+    # A start that replaces has taken over what it may, and an older output may come from other settings.
+    return [new] if entry["state"] == "running" and entry.get("replaces") else [new, folder]
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,13 +299,26 @@ def _difference(stage: PlannedStage, entry: Mapping[str, Any], inputs: Mapping[s
     if differs:
         name, old, new = differs
         return f"{stage.kind}.{name}: {old!r} there, {new!r} now"
-    for name in sorted({*entry["inputs"], *inputs}):
-        old, new = entry["inputs"].get(name), inputs.get(name)
-        if (name in inputs and new is None) or old == new:
+    earlier = {found.name: found.earlier for found in stage.inputs}
+    there = {_role(name): value for name, value in entry["inputs"].items()}
+    now = {_role(name): name for name in inputs}
+    for role in sorted({*there, *now}):
+        name = now.get(role, role)
+        old, new = there.get(role), inputs.get(name)
+        if (name in inputs and new is None) or old == new or (old and old == earlier.get(name)):
             continue
         what = "new" if old is None else "no longer read" if new is None else "the content differs"
         return f"{name}: {what}"
     return ""
+
+
+def _role(name: str) -> str:
+    """Return an input's name without that of a labeled source, whose number says which one it is.
+
+    >>> _role("corpus of 01-questions.jsonl"), _role("corpus of corpus.jsonl")
+    ('corpus of 01', 'corpus of corpus.jsonl')
+    """
+    return re.sub(r"^(corpus of \d+)-.*", r"\1", name)
 
 
 def output_fingerprint(kind: str, folder: Path, settings: Mapping[str, Any] | None = None) -> str | None:
@@ -311,7 +350,7 @@ def _is_whole_index(folder: Path, settings: Mapping[str, Any]) -> bool:
 
 def _model_output(folder: Path) -> str | None:
     contract = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
-    if saved_weights(folder, contract["format"]) != contract["weights"]:
+    if ModelSource(str(folder), str(folder)).fingerprint() != contract["weights"]:
         return None
     beside = [folder / "config.json", *sorted(folder.glob("tokenizer*.json"))]
     return digest([contract["hash"], *(file_sha256(file) for file in beside)])

@@ -15,12 +15,16 @@ from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Set
 from llama2vec.data.settings import CorpusPairSettings, PassageSettings, ReadingSettings
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.generate.settings import GenerateSettings
+from llama2vec.languages import Language
 from llama2vec.mine.settings import MineSettings
 from llama2vec.retrieve.settings import EncodeSettings, IndexSettings
 from llama2vec.score.settings import EvaluateSettings
 from llama2vec.score.tasks import TASKS, find_task, locate
 
 logger = logging.getLogger(__name__)
+
+_MADE_PAIRS = ("from_corpus", "generated")
+RUN_STAGES = ("pairs", "adapt", "mine", "finetune", "encode", "index", "evaluate")
 
 
 def _switched(data: Any, sections: Iterable[str]) -> Any:
@@ -38,6 +42,24 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         under = found.get(key)
         found[key] = _merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
     return found
+
+
+def _with_language(data: dict[str, Any], language: str) -> dict[str, Any]:
+    """Put a language under every section that splits or counts words; where there is an index, it decides scoring."""
+    own: dict[str, Any] = {"language": language}
+    below: dict[str, Any] = {"passages": own}
+    is_on = {stage: isinstance(data.get(stage), dict) for stage in RUN_STAGES}
+    if is_on["pairs"]:
+        data = {**data, "pairs": _switched(data["pairs"], _MADE_PAIRS)}
+        below["pairs"] = {name: own for name in _MADE_PAIRS if isinstance(data["pairs"].get(name), dict)}
+    below |= {"adapt": {"text": own}} if is_on["adapt"] else {}
+    pretext = data["finetune"].get("pretext") if is_on["finetune"] else None
+    if isinstance(pretext, dict) and pretext.get("weight"):  # Without a weight, its other settings do nothing
+        below["finetune"] = {"pretext": own}
+    below |= {stage: own for stage in ("mine", "index") if is_on[stage]}
+    if is_on["evaluate"] and not is_on["index"]:
+        below["evaluate"] = own
+    return _merged(below, data)
 
 
 class ExampleSource(Settings):
@@ -75,7 +97,7 @@ class PairsSettings(StableHashSettings):
     @model_validator(mode="before")
     @classmethod
     def _switch(cls, data: Any) -> Any:
-        return _switched(data, ("from_corpus", "generated"))
+        return _switched(data, _MADE_PAIRS)
 
     @model_validator(mode="after")
     def _something_to_read(self) -> PairsSettings:
@@ -102,9 +124,6 @@ class MiningStageSettings(MineSettings):
     rounds: Annotated[int, Field(ge=1)] = 1
 
 
-RUN_STAGES = ("pairs", "adapt", "mine", "finetune", "encode", "index", "evaluate")
-
-
 class RunConfig(Settings):
     """All stages in one recipe. A stage without a section, or set to ``false``, is off; ``true`` runs it with defaults.
 
@@ -112,9 +131,12 @@ class RunConfig(Settings):
     parts of them, as in ``[finetune.model]``. ``[adapt.reading]`` may override ``[reading]``.
 
     Attributes:
+        language: ISO 639 code of the texts and queries, for sentence ends, stop words and stemmers, unless a section
+            sets its own ``language``; None = English.
         finetune: As in a fine-tuning recipe without ``data.sources``: it reads the output of ``mine`` or ``pairs``.
     """
 
+    language: Language | None = None
     corpus: str = ""  # Passages for adaptation, pairs, mining and encoding, unless a stage names its own
     reading: ReadingSettings = ReadingSettings()  # How documents and the rows of ``corpus`` are read
     passages: PassageSettings = PassageSettings()  # How documents are split, except for adaptation
@@ -159,6 +181,8 @@ class RunConfig(Settings):
                     data[stage] = _merged(shared, data[stage])
             if isinstance(data.get("adapt"), dict) and isinstance(data.get("reading"), dict):
                 data["adapt"] = _merged({"reading": data["reading"]}, data["adapt"])
+            if isinstance(language := data.get("language"), str):
+                data = _with_language(data, language)
         return data
 
     @model_validator(mode="after")

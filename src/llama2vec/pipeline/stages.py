@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -17,14 +19,15 @@ from llama2vec.data.corpus.rows import write_passages
 from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.data.examples.labeled import read_examples, write_examples
-from llama2vec.data.examples.reported import report_path
-from llama2vec.data.examples.unlabeled import pairs_from_corpus
+from llama2vec.data.examples.reported import is_reported, report_path
+from llama2vec.data.examples.unlabeled import is_spread, pairs_from_corpus
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
 from llama2vec.finetune.stage import finetune_model
 from llama2vec.generate.generation import GenerationInputs, generate_to_file
 from llama2vec.integrations.pair_scorer import PairScorer
-from llama2vec.mine.mining import MiningInputs, encode_together, mine_to_file
+from llama2vec.mine.mining import MiningInputs, discard_stores, encode_together, is_mined, mine_to_file
 from llama2vec.mine.settings import MineSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.lengths import warn_of_cut
@@ -37,15 +40,19 @@ from llama2vec.pipeline.plan import (
     PlannedStage,
     RunPlan,
     adaptation_corpus,
+    fields_of,
+    made_file,
     mining_corpora,
     pair_files,
+    validation_fields,
 )
 from llama2vec.pipeline.record import PASSAGES_FILE, READING_FILE, REPORT, REPORT_FILE
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.systems import hybrid_model, raw_encoder, read_documents_as, scored_tasks, systems
 from llama2vec.processes import on_first_process, process_count, process_rank
-from llama2vec.records import Report
+from llama2vec.records import Report, TrainingExample
 from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.store.number_format import dtype_at
 from llama2vec.retrieve.store.reuse import KnownVectors, reusing
 from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
 from llama2vec.score.evaluator import evaluate_tasks
@@ -57,6 +64,7 @@ logger = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"
 _COUNTED_AT_ONCE = 1024
+_USUAL = ReadingSettings()  # Rows with fields of other names are read by a stage of their own
 
 
 def work(plan: RunPlan, stage: PlannedStage, *, overwrite: bool = False, folder: Path | None = None) -> None:
@@ -96,28 +104,39 @@ def _read(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
 def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     settings = plan.config.pairs
     assert settings
+    _remove_unasked(folder, pair_files(plan.config))
     for name, source in pair_files(plan.config).items():
         if name == GENERATED_PAIRS:
             _generated_pairs(plan, stage, folder / name)
             continue
         if source:
-            rows = read_examples(source.source, split=source.split, limit=source.limit or None)
-            found = plan.inputs.read(rows, [source.source])
+            fields = fields_of(plan.config, source.source)
+            rows = read_examples(source.source, split=source.split, limit=source.limit or None, reading=fields)
+            found, where = plan.inputs.read(rows, [source.source]), source.source
         else:
-            assert settings.from_corpus
-            corpus = plan.path(stage.input("corpus"))
-            _warn_of_cut_pairs(plan.config, corpus)
-            found = pairs_from_corpus(
-                plan.inputs.read(read_passages(corpus), [corpus]), settings.from_corpus, settings.seed
-            )
-        file = folder / name
-        count = write_examples(found, file, overwrite=True)
-        logger.info(
-            "%s: %s from %s",
-            plan.folder(stage) / name,
-            counted(count, "pair"),
-            source.source if source else plan.config.corpus,
-        )
+            found, where = _own_pairs(plan, plan.path(stage.input("corpus")))
+        count = write_examples(found, folder / name, overwrite=True)
+        logger.info("%s: %s from %s", plan.folder(stage) / name, counted(count, "pair"), where)
+
+
+def _remove_unasked(folder: Path, names: Iterable[str]) -> None:
+    """Remove files that were taken over from the stage's older output, and that nothing in the recipe names now."""
+    for path in [path for path in folder.glob("*.jsonl") if path.name not in names and is_reported(path)]:
+        path.unlink()
+        report_path(path).unlink()
+
+
+def _own_pairs(plan: RunPlan, corpus: str) -> tuple[Iterator[TrainingExample], str]:
+    """Return the pairs made from the run's corpus, and from how much of it."""
+    assert plan.config.pairs
+    assert plan.config.pairs.from_corpus
+    settings, seed, where = plan.config.pairs.from_corpus, plan.config.pairs.seed, plan.config.corpus
+    total = sum(1 for _ in read_passages(corpus, settings=_USUAL)) if settings.limit else 0
+    _warn_of_cut_pairs(plan.config, corpus, settings.limit, total)
+    if 0 < settings.limit < total:
+        where = f"{settings.limit:,} of {counted(total, 'passage')} of {where}, spread evenly"
+    passages = plan.inputs.read(read_passages(corpus, settings=_USUAL), [corpus])
+    return pairs_from_corpus(passages, settings, seed, total), where
 
 
 def _generated_pairs(plan: RunPlan, stage: PlannedStage, file: Path) -> None:
@@ -127,17 +146,20 @@ def _generated_pairs(plan: RunPlan, stage: PlannedStage, file: Path) -> None:
     assert pairs.generated
     loading = plan.config.model.all_layers.model_copy(update={"name": stage.input("writer").where})
     inputs = GenerationInputs(plan.path(stage.input("corpus")), loading)
-    report = generate_to_file(inputs, file, pairs.generated, overwrite=True)
-    if report:
-        shown = plan.folder(stage) / file.name
+    report = generate_to_file(inputs, file, pairs.generated, overwrite=True, again=False)
+    shown = plan.folder(stage) / file.name
+    if report is None:
+        logger.info("%s: unchanged", shown)
+    else:
         logger.info("%s\n%s: %s by %s", report.summary(), shown, counted(report.kept, "pair"), loading.name)
 
 
-def _warn_of_cut_pairs(config: RunConfig, corpus: str) -> None:
-    """Warn of passages whose pairs training cuts."""
+def _warn_of_cut_pairs(config: RunConfig, corpus: str, limit: int, corpus_size: int) -> None:
+    """Warn of passages whose pairs training cuts, among those that give pairs."""
     tokenizer, most = passage_reading(read_documents_as(config))
     cut = total = 0
-    passages = (one.full_text for one in read_passages(corpus))
+    numbered = enumerate(read_passages(corpus))
+    passages = (one.full_text for number, one in numbered if is_spread(number, limit, corpus_size))
     while texts := list(islice(passages, _COUNTED_AT_ONCE)):
         cut, total = cut + count_longer(tokenizer, texts, most), total + len(texts)
     rest = "is not learned from; split them with --set passages.split=always"
@@ -151,22 +173,41 @@ def _mine(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     pairs, model = Path(plan.path(stage.input("pairs"))), stage.find_input("model")
     encoder = load_encoder(plan, model) if model else None
     teacher = PairScorer(settings.teacher, config.model.device) if settings.teacher else None
+    files: dict[Path, MiningInputs] = {}
     for name, corpus in mining_corpora(config).items():
         if corpus:
             corpus = plan.path(stage.input(f"corpus of {name}"))
-        inputs = MiningInputs(
-            str(pairs / name), corpus=corpus, model=model.where if model else "",
+        files[folder / name] = MiningInputs(
+            str(made_file(pairs, name)), corpus=corpus, model=model.where if model else "",
             encoder=(lambda: encoder) if encoder else None, teacher=teacher,
+            # Files that are mined from one corpus share its vectors.
+            store_beside=next(iter(files), folder / name),
         )  # fmt: skip
+    if encoder and process_count() > 1:
+        _encode_for_mining(files, settings)
+    if process_rank():
+        return  # Mining may take longer than processes wait for each other; this one looks for its end in run.json
+    _remove_unasked(folder, mining_corpora(config))
+    for file, inputs in files.items():
+        report, shown = (
+            mine_to_file(inputs, file, settings, overwrite=True, again=False),
+            plan.folder(stage) / file.name,
+        )
+        if report is None:
+            logger.info("%s: unchanged", shown)
+        else:
+            logger.info("%s\n%s", report.summary(), f"report: {report_path(shown)}")
+    for file in files:
+        discard_stores(file)
+
+
+def _encode_for_mining(files: Mapping[Path, MiningInputs], settings: MineSettings) -> None:
+    """Encode the corpora of all files on all processes, before the first one mines them alone."""
+    for file, inputs in files.items():
         # The first process looks whether a file is there already, so that all do the same.
-        if encoder and process_count() > 1 and not on_first_process((folder / name).is_file):
-            encode_together(inputs, folder / name)
-            on_first_process(lambda: None)
-        if process_rank():
-            continue
-        report = mine_to_file(inputs, folder / name, settings)
-        if report:
-            logger.info("%s\n%s", report.summary(), f"report: {report_path(plan.folder(stage) / name)}")
+        if not on_first_process(partial(is_mined, inputs, file, settings)):
+            encode_together(inputs, file)
+    on_first_process(lambda: None)
 
 
 def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
@@ -176,10 +217,11 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     # model.layers of the run, which this section repeats, counts those of the LLM: the adaptation has kept them.
     is_kept = model.stage and section.model.layers == plan.config.model.layers
     loading = section.model.all_layers if is_kept else section.model
-    sources = [str(examples / name) for name in pair_files(plan.config)]
+    sources = [str(made_file(examples, name)) for name in pair_files(plan.config)]
     update = {
         "model": loading.model_copy(update={"name": plan.path(model)}),
         "data": section.data.model_copy(update={"sources": sources}),
+        "reading": validation_fields(plan.config),
     }
     config = section.model_copy(update=update)
     if model.stage:
@@ -193,7 +235,8 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
 def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     config = plan.config
     assert config.encode
-    read, encoder, folder = stage.input("corpus"), load_encoder(plan, stage.input("model")), plan.folder(stage)
+    read, folder = stage.input("corpus"), plan.folder(stage)
+    encoder = load_encoder(_with_format_of_store(plan, folder), stage.input("model"))
     corpus = plan.path(read)
     # A corpus of documents was split into a file of the run; what the store names is the corpus itself.
     named = config.encoded_corpus if read.stage else corpus
@@ -205,13 +248,22 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     vectors = config.encode.vector_format
     known = reusing(encoder, folder, vectors) if overwrite else encoder
     store = write_store(
-        lambda: inputs.read(read_passages(corpus)), known, folder, source=made_from,
+        lambda: inputs.read(read_passages(corpus, settings=_USUAL)), known, folder, source=made_from,
         shard_size=config.encode.shard_size, dtype=vectors, total=count_passages(corpus), overwrite=overwrite,
     )  # fmt: skip
     if isinstance(known, KnownVectors):
         total = counted(len(store), "vector")
         logger.info("%s: took %s of %s from the store before", folder, f"{known.reused:,}", total)
     warn_of_cut_passages(store, "split them with --set passages.split=always", where=named)
+
+
+def _with_format_of_store(plan: RunPlan, folder: Path) -> RunPlan:
+    """Return the plan with the number format of its store for ``auto``: a run may continue where that means another."""
+    model = plan.config.model
+    if model.dtype != "auto" or not (found := dtype_at(folder)):
+        return plan
+    model = model.model_copy(update={"dtype": found})
+    return replace(plan, config=plan.config.model_copy(update={"model": model}))
 
 
 def _index(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
@@ -236,7 +288,9 @@ def _evaluate(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     config = plan.config.evaluate
     assert config
     settings = config.model_copy(update={"language": plan.config.words_language})
-    stores = Stores(folder / _UNFINISHED, _reusable_stores(plan))
+    known = _reusable_stores(plan)
+    stores = Stores(folder / _UNFINISHED, known)
+    loading = _with_format_of_store(plan, known[0]) if known else plan
     reports: list[Report] = []
     loaded: dict[str, Encoder] = {}
     for name in systems(plan.config):
@@ -247,7 +301,7 @@ def _evaluate(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             if model not in loaded:
                 loaded.clear()
                 loaded[model] = load_encoder(
-                    plan, stage.input(name), raw_encoder(plan.config) if model == "raw" else None
+                    loading, stage.input(name), raw_encoder(plan.config) if model == "raw" else None
                 )
             encoder = loaded[model]
         system = System(name, encoder, "hybrid" if name == "hybrid" else "dense")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,8 +10,6 @@ from llama2vec.config import Settings, StableHashSettings
 from llama2vec.engines.opening import Target
 from llama2vec.languages import Language
 from llama2vec.records import VectorFormat
-
-logger = logging.getLogger(__name__)
 
 IndexKind = Literal["exact", "faiss-flat", "faiss-hnsw", "faiss-ivfpq", "faiss-int8", "faiss-binary"]
 
@@ -89,14 +86,6 @@ class IndexSettings(Settings):
     kind: IndexKind = "exact"  # ``exact`` and ``faiss-flat`` compare with every vector; the others are approximate
     bm25: bool = False  # Add BM25 over the same texts, so that search is hybrid
     language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_sparse(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "sparse" in values:
-            logger.warning("index.sparse: sparse search was removed, so the key has no effect; please delete it")
-            return {name: value for name, value in values.items() if name != "sparse"}
-        return values
 
 
 class LibrarySettings(StoredVectors):

@@ -374,7 +374,7 @@ def _name(task: str, query_id: str) -> str:
 
 
 def _shown_queries(comparison: Comparison, runs: Sequence[Run], qrels: Qrels, depth: int) -> dict[str, ShownQuery]:
-    """Return the changed queries with the best passages of every run, without texts."""
+    """Return the changed queries with the best passages of every run, without texts; with depth 0, of none."""
 
     def best(run: Run, query_id: str) -> tuple[ShownPassage, ...]:
         ranking = run.ranking(query_id)[:depth] if query_id in run.results else []
@@ -384,4 +384,5 @@ def _shown_queries(comparison: Comparison, runs: Sequence[Run], qrels: Qrels, de
         )
 
     changed = dict.fromkeys(query_id for pair in comparison.pairs for query_id, _, _ in pair.changed)
-    return {query_id: ShownQuery("", {run.tag: best(run, query_id) for run in runs}) for query_id in changed}
+    shown = runs if depth else ()
+    return {query_id: ShownQuery("", {run.tag: best(run, query_id) for run in shown}) for query_id in changed}

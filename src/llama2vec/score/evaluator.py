@@ -24,7 +24,8 @@ from llama2vec.manifest import digest, first_difference, machine, versions
 from llama2vec.records import Report, Run
 from llama2vec.retrieve.store.reader import VectorStore
 from llama2vec.retrieve.store.writer import STORE, warn_of_cut_passages
-from llama2vec.score.metrics import evaluate_run
+from llama2vec.score.corpora import check_corpus, excluded_queries, warn_of_another_corpus, warn_of_own_passages
+from llama2vec.score.metrics import evaluate_run, tell_of_ties
 from llama2vec.score.results import (
     Result,
     query_values_file,
@@ -44,6 +45,7 @@ from llama2vec.score.systems import (
     encode_corpus,
     find_tasks,
     returned_passages,
+    same_system,
     score_pairs,
     search_task,
     window_facts,
@@ -54,7 +56,6 @@ from llama2vec.score.tasks import (
     Task,
     TaskData,
     TaskScore,
-    check_corpus,
     find_task,
     metrics_and_depth,
     read_task,
@@ -67,7 +68,7 @@ logger = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"
 _DEFAULTS = ScoringSettings()
-_OPTIONAL = {"search", "sentence_sides", "reading", "run_sha256", "encoder", "prompts", "dtype"}
+_OPTIONAL = {"search", "sentence_sides", "reading", "run_sha256", "ties", "encoder", "prompts", "dtype"}
 """Settings that a result holds only where they apply or are not the default."""
 
 
@@ -220,24 +221,13 @@ class _Evaluation:
         name, data = one.task.name, one.data.retrieval
         assert data
         returned = returned_passages(self.system, data)
+        warn_of_another_corpus(one.task, one.data.source, self.given.data_root)
         corpus = check_corpus(one.task, one.data, self.given.data_root, self.given.reading, returned)
         if self.system.run is not None:
             check_run(self.system, data, one.settings["metrics"], corpus, returned)
         if corpus.lost:
             logger.warning("%s: the corpus lacks %s", name, counted(corpus.lost, "judged passage"))
-        exclude, own = one.settings["exclude_same_id"], counted(len(corpus.own), "query", "queries")
-        excluded = {query.id for query in data.queries} if exclude else corpus.own if exclude is None else set()
-        if exclude is None and corpus.own:
-            kept = "(exclude_same_id=false keeps it)"
-            logger.warning("%s: the passage of the same id is excluded for %s %s", name, own, kept)
-        elif not exclude and corpus.own:
-            logger.warning("%s: the passage of the same id stays in for %s", name, own)
-        found = [one for one, gains in data.qrels.items() if one in excluded and gains.get(one, 0) > 0]
-        if found:
-            raise EvaluationError(
-                f"{name}: the passage {found[0]!r} is judged relevant for the query of the same id, and such passages "
-                "are excluded; set exclude_same_id=false, or correct the judgments"
-            )
+        excluded = excluded_queries(name, data, corpus, one.settings["exclude_same_id"])
         one.passages, depth = corpus.passages, min(one.searching.depth, corpus.passages)
         one.searching = replace(one.searching, depth=depth, excluded=excluded)
         one.facts = {"passages": one.passages, "lost_passages": corpus.lost, "excluded_same_id": bool(excluded)}
@@ -260,8 +250,13 @@ class _Evaluation:
         if found is None or self.overwrite or len(there) <= len(more):
             return None
         saved = found.report.settings
-        names = {"task": found.report.task, "system": found.report.system}
-        difference = first_difference(names, {"task": task.name, "system": self.system.name})
+        names, here = {"task": found.report.task}, {"task": task.name}
+        if same_system(found.report.system, self.system.name):
+            # One word for one system, in all files of a folder.
+            self.system = replace(self.system, name=found.report.system)
+        else:
+            names, here = {**names, "system": found.report.system}, {**here, "system": self.system.name}
+        difference = first_difference(names, here)
         old, new = ({key: one.get(key) for key in settings.keys() | _OPTIONAL} for one in (saved, settings))
         difference = difference or first_difference(old, new)
         if difference:
@@ -307,8 +302,10 @@ class _Evaluation:
             if not any(run.results.values()):
                 problem = f"{name} finds nothing for any query of {len(one.data.retrieval.queries):,}"
                 raise EvaluationError(f"{one.task.name}: {problem}; do queries and corpus share a language?")
-            metrics = one.settings["metrics"]
-            report = evaluate_run(run, one.data.retrieval.qrels, task=one.task.name, metrics=metrics)
+            metrics, qrels = one.settings["metrics"], one.data.retrieval.qrels
+            warn_of_own_passages(one.task, run, qrels)
+            tell_of_ties(self.system.run or run, qrels, metrics, self.system.ties, one.task.name)
+            report = evaluate_run(run, qrels, task=one.task.name, metrics=metrics)
         else:
             assert self.system.encoder
             sides, pairs = self.given.sentence_sides, one.data.pairs
@@ -350,7 +347,7 @@ class _Evaluation:
         assert encoder
         assert data
         how = one.settings["windows"], one.settings.get("reading")
-        store = self.stores.find(encoder.contract_hash, fingerprint, *how) or encode_corpus(
+        store = self.stores.find(encoder.contract_hash, fingerprint, *how, dtype=encoder.dtype) or encode_corpus(
             encoder, data, one.searching, self._store_folder(one), fingerprint=fingerprint, total=one.passages
         )
         warn_of_cut_passages(store, "score them by their best window with windows=maxp", where=one.task.name)

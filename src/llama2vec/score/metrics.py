@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from llama2vec.data.settings import Ties
+from llama2vec.data.tasks.ties import tied_queries
 from llama2vec.errors import EvaluationError, MissingDependencyError
 from llama2vec.records import Qrels, Report, Run
 from llama2vec.score.significance import (
@@ -39,7 +41,7 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", metrics: Iterable[st
 
     Passages are ranked by :meth:`Run.ranking`, equal scores by ascending passage id. trec_eval alone would rank ties
     by descending id and tie what agrees in single precision, so it receives strictly falling whole numbers made from
-    our ranking.
+    our ranking. For trec_eval's own order, give it :func:`llama2vec.data.tasks.ties.kept_apart` of the run.
 
     >>> report = evaluate_run(Run({"q": {"a": 2.0, "b": 1.0}}), {"q": {"b": 1}}, metrics=["MRR@10"])
     >>> report.metrics
@@ -197,6 +199,19 @@ def _parse_metric(name: str) -> Any:
         hint = f" (did you mean {known[near[0]]}?)" if near else ""
         raise EvaluationError(f"no metric '{name}'{hint}; write it like nDCG@10, MRR@10, R@100 or AP") from None
     return metric
+
+
+def tell_of_ties(run: Run, queries: Iterable[str], metrics: Iterable[str], ties: Ties, task: str = "") -> None:
+    """Say for how many queries equal scores stand above a metric's cutoff, and in which order they are taken."""
+    asked = list(queries)
+    found = {name: tied_queries(run, asked, ties, cutoff) for name, cutoff in metric_cutoffs(metrics).items()}
+    if any(found.values()):
+        counts = ", ".join(f"{name} {number:,}" for name, number in found.items())
+        logger.info(
+            "%srun '%s' has equal scores above the cutoffs (of %s: %s); they are ranked by %s",
+            f"{task}: " if task else "", run.tag, counted(len(asked), "query", "queries"), counts,
+            "descending id, as in trec_eval" if ties == "trec_eval" else "ascending id",
+        )  # fmt: skip
 
 
 def _falling_scores(run: Run, query_id: str) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from llama2vec.data.tasks.ties import kept_apart
 from llama2vec.errors import ConfigError, EvaluationError
 from llama2vec.kept import Scorer
 from llama2vec.records import Passage, Query, Run
@@ -18,7 +19,7 @@ def rerank(
     """Return a run whose best ``depth`` passages per query are in the order of the scorer's scores.
 
     The passages below them keep their order and follow with scores that count down by one, so that measures of the
-    whole depth, such as R@1000, stay what they were.
+    whole depth, such as R@1000, stay what they were. No two scores are equal, not in single precision either.
 
     Args:
         run: The run to rerank.
@@ -57,7 +58,7 @@ def rerank(
             for query_id, scores in zip(batch, found, strict=True):
                 results[query_id] = _reordered(rankings[query_id], [float(score) for score in scores])
             progress.advance(len(batch))
-    return Run(results, tag)
+    return kept_apart(Run(results, tag))
 
 
 def _reordered(ranking: Sequence[tuple[str, float]], scores: Sequence[float]) -> dict[str, float]:

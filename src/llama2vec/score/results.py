@@ -23,8 +23,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from llama2vec.artifact import new_path
-from llama2vec.data.corpus.passages import corpus_fingerprint
-from llama2vec.data.tasks.trec import read_run, write_run
+from llama2vec.data.tasks.ties import kept_apart
+from llama2vec.data.tasks.trec import write_run
 from llama2vec.errors import DataError, EvaluationError
 from llama2vec.files import (
     FileKind,
@@ -42,18 +42,13 @@ from llama2vec.score.comparison import Comparison
 
 FORMAT, COMPARISON_FORMAT, VERSION = "llama2vec-evaluation", "llama2vec-comparison", 1
 QUERY_VALUES = "per-query.tsv"
-_HEADERS = ("query\tsystem\tmetric\tvalue", "query\tsystem\tmeasure\tvalue")  # Now, and in earlier versions
-_RENAMED = {
-    "measure": "metric", "measures": "metrics", "judgements_fingerprint": "judgments_fingerprint",
-    "randomisation_p": "randomization_p", "randomisation_p_corrected": "randomization_p_corrected",
-}  # fmt: skip
-"""Keys as earlier versions wrote them → as they are now."""
+_HEADER = "query\tsystem\tmetric\tvalue"
 RESULT_FILE = FileKind("a result of `llama2vec evaluate`", rb'\{\s*"format": "llama2vec-evaluation"')
 COMPARISON_FILE = FileKind(
     "a comparison of runs", rb'\{\s*("comparisons": \[\s*\{\s*)?"format": "llama2vec-comparison"'
 )
 _LOCK = ".lock-"
-_VALUES_FILE = FileKind("values per query", rb"query\tsystem\tme(tric|asure)\tvalue\n")
+_VALUES_FILE = FileKind("values per query", rb"query\tsystem\tmetric\tvalue\n")
 T = TypeVar("T")
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 NUMBERS = TypeAdapter(dict[str, Number])
@@ -161,9 +156,9 @@ def write_result(folder: Path, result: Result, run: Run | None = None) -> None:
     report, stem = result.report, result_stem(result.report.task)
     (folder / f"{stem}.json").unlink(missing_ok=True)
     if run is not None:
-        write_run(run, folder / f"{stem}.trec", overwrite=True)
+        write_run(kept_apart(run), folder / f"{stem}.trec", overwrite=True)
     if report.per_query:
-        lines = [_HEADERS[0]]
+        lines = [_HEADER]
         for metric, values in report.per_query.items():
             lines += [f"{query_id}\t{report.system}\t{metric}\t{value!r}" for query_id, value in values.items()]
         write_output(folder / f"{stem}.{QUERY_VALUES}", "\n".join(lines) + "\n", _VALUES_FILE, overwrite=True)
@@ -200,13 +195,10 @@ def read_result(file: Path) -> Result:
 
 def result_from_json(content: Mapping[str, Any], file: Path) -> Result:
     """Return the result that a file's JSON content holds; arguments and errors as in :func:`read_result`."""
-    if is_old_scores(content):
-        raise DataError(f"{file} was written by an earlier version; score again: llama2vec evaluate MODEL --task …")
     if not is_result(content):
         raise DataError(f"{file} is not a result of `llama2vec evaluate`; give a TASK.json of its output")
     saved = validated(_SAVED, content, str(file))
-    settings = _with_new_names(saved.settings)
-    report = Report(saved.task, saved.system, saved.metrics, saved.intervals, {}, settings)
+    report = Report(saved.task, saved.system, saved.metrics, saved.intervals, {}, saved.settings)
     return Result(report, saved.seconds, kept=True)
 
 
@@ -222,89 +214,9 @@ def query_values_file(file: Path) -> Path:
     return file.with_name(f"{file.stem}.{QUERY_VALUES}")
 
 
-def read_named_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read TREC runs; if two share a tag, name every run after its path."""
-    resolved = [path.resolve() for path in paths]
-    twice = next((path for place, path in enumerate(paths) if resolved[place] in resolved[:place]), None)
-    if twice is not None:
-        raise EvaluationError(f"{twice} is given twice; compare two different runs")
-    runs = [read_run(path) for path in paths]
-    if len({run.tag for run in runs}) == len(runs):
-        return runs
-    return [replace(run, tag=str(_run_stem(path))) for run, path in zip(runs, paths, strict=True)]
-
-
-def check_same_corpus(paths: Sequence[Path], corpus_source: str | None = None) -> None:
-    """Check that runs were made on one corpus, as far as their results tell, and on that of ``corpus_source``."""
-    found_in = [(str(path), _settings_of(path).get("corpus_fingerprint")) for path in paths]
-    known = [(path, found) for path, found in found_in if isinstance(found, str)]
-    if known and corpus_source is not None:
-        known.append((corpus_source, corpus_fingerprint(corpus_source)))
-    for where, found in known[1:]:
-        if found != known[0][1]:
-            both = f"{known[0][0]} ({known[0][1][:12]}) and {where} ({found[:12]})"
-            raise EvaluationError(f"{both} belong to different corpora, or one that changed; compare on one corpus")
-
-
-def task_of(paths: Sequence[Path], judgments: str) -> str | None:
-    """Return the task that the results of the runs name, if all name one and were made with these judgments.
-
-    ``judgments`` is the fingerprint of the task's queries and judgments.
-    """
-    names = [_result_of(path).get("task") for path in paths]
-    same = all(_settings_of(path).get("judgments_fingerprint") == judgments for path in paths)
-    return names[0] if same and len(set(map(str, names))) == 1 and isinstance(names[0], str) else None
-
-
-def same_id_choice(paths: Sequence[Path], otherwise: bool | None) -> bool | None:
-    """Return ``exclude_same_id`` as the results of the runs have it; ``otherwise`` where no run has results.
-
-    Raises:
-        EvaluationError: The runs were scored with different choices.
-    """
-    settings = [(path, _settings_of(path)) for path in paths]
-    known: list[tuple[Path, bool | None]] = [
-        (path, facts["exclude_same_id"]) for path, facts in settings if "exclude_same_id" in facts
-    ]
-    if not known:
-        return otherwise
-    (first, choice), *others = known
-    for path, other in others:
-        if other != choice:
-            both = f"{first} (exclude_same_id={json.dumps(choice)}) and {path} ({json.dumps(other)})"
-            raise EvaluationError(f"{both} were scored differently; score one of them again")
-    return choice
-
-
-def _run_stem(path: Path) -> Path:
-    return path.with_name(Path(path.name.removesuffix(".gz")).stem)
-
-
-def _result_of(path: Path) -> dict[str, Any]:
-    """Return the result that ``evaluate`` wrote with a run; empty for runs of other systems."""
-    file = Path(f"{_run_stem(path)}.json")
-    try:
-        return read_json(file) if file.is_file() else {}
-    except DataError:
-        return {}
-
-
-def _settings_of(path: Path) -> dict[str, Any]:
-    """Return the settings of the result that ``evaluate`` wrote with a run."""
-    settings = _result_of(path).get("settings")
-    return _with_new_names(settings) if isinstance(settings, dict) else {}
-
-
 def is_result(content: Mapping[str, Any]) -> bool:
     """Tell whether JSON content is a result of an evaluation."""
     return (content.get("format"), content.get("version")) == (FORMAT, VERSION)
-
-
-def is_old_scores(content: Mapping[str, Any]) -> bool:
-    """Tell whether JSON content is the scores of several systems, as earlier versions wrote them."""
-    tasks = content.get("tasks")
-    first = tasks[0] if isinstance(tasks, list) and tasks and isinstance(tasks[0], dict) else content
-    return "format" not in content and {"task", "systems", "intervals"} <= first.keys()
 
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
@@ -319,20 +231,13 @@ def comparison_from_json(data: object, where: str = "the comparison") -> Compari
         raise DataError(
             f"{where} is not a {COMPARISON_FORMAT} of version {VERSION}; give what `llama2vec compare --output` wrote"
         )
-    content = _with_new_names({key: value for key, value in data.items() if key not in head})
-    if isinstance(content.get("pairs"), list):
-        content["pairs"] = [_with_new_names(pair) if isinstance(pair, dict) else pair for pair in content["pairs"]]
-    return validated(_COMPARISON, content, where)
+    return validated(_COMPARISON, {key: value for key, value in data.items() if key not in head}, where)
 
 
 def write_comparisons(path: str | Path, comparisons: Sequence[Comparison], *, overwrite: bool = False) -> None:
     """Write comparisons as JSON: one as :func:`comparison_to_json` has it, several as ``{"comparisons": […]}``."""
     data = [comparison_to_json(one) for one in comparisons]
     write_sealed_json(path, data[0] if len(data) == 1 else {"comparisons": data}, COMPARISON_FILE, overwrite=overwrite)
-
-
-def _with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {_RENAMED.get(key, key): value for key, value in data.items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -377,7 +282,7 @@ def _read_query_values(path: Path, system: str) -> dict[str, dict[str, float]]:
     """Return metric → query id → value."""
     found: dict[str, dict[str, float]] = {}
     head, *lines = read_text(path).removesuffix("\n").split("\n")
-    if head not in _HEADERS:
+    if head != _HEADER:
         raise DataError(f"{path}:1: the header must be query, system, metric, value, separated by tabs")
     for number, line in enumerate(lines, start=2):
         try:

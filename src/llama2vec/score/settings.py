@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from llama2vec.config import Settings
 from llama2vec.data.documents.windows import WindowKind
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.languages import Language
-
-logger = logging.getLogger(__name__)
 
 SentenceSides = Literal["query", "passage", "both"]
 SystemName = Literal["bm25", "raw", "adapted", "finetuned", "hybrid"]
@@ -53,17 +50,3 @@ class EvaluateSettings(ScoringSettings):
 
     tasks: Annotated[list[str], Field(min_length=1)]
     systems: list[SystemName] = Field(default_factory=list)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_old_keys(cls, data: Any) -> Any:
-        """Read ``data`` and ``sts`` of recipes written for earlier versions as tasks."""
-        if not isinstance(data, dict) or not {"data", "sts"} & data.keys():
-            return data
-        logger.warning("evaluate: 'data' and 'sts' are now 'tasks'; please rename them")
-        tasks = list(data.get("tasks", []))
-        for task in data.get("data", []):
-            tasks.append(f"{task['folder']}:{task.get('split', 'test')}" if isinstance(task, dict) else task)
-        return {key: value for key, value in data.items() if key not in ("data", "sts")} | {
-            "tasks": [*tasks, *data.get("sts", [])]
-        }

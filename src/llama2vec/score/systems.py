@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from llama2vec.artifact import tidy
 from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.data.documents.windows import WindowSettings, cut_documents, max_passage
-from llama2vec.data.settings import ReadingSettings
+from llama2vec.data.settings import ReadingSettings, Ties
 from llama2vec.data.tasks.beir import BeirTask, warn_of_empty_queries, warn_of_unanswerable_queries
+from llama2vec.data.tasks.ties import kept_apart, orders_differ
 from llama2vec.data.tasks.trec import check_id
 from llama2vec.data.text.cutting import TokenSpans
 from llama2vec.data.text.words import word_spans
@@ -29,6 +31,7 @@ from llama2vec.retrieve.search.opened import warn_of_cut_queries
 from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.retrieve.store.reader import STORE_FILE, VectorStore, store_passages
 from llama2vec.retrieve.store.writer import STORE, write_store
+from llama2vec.score.corpora import CorpusFacts
 from llama2vec.score.metrics import (
     check_returned,
     correlation_interval,
@@ -38,7 +41,7 @@ from llama2vec.score.metrics import (
 )
 from llama2vec.score.settings import ScoringSettings, SentenceSides
 from llama2vec.score.significance import scipy_stats
-from llama2vec.score.tasks import CorpusFacts, Task, find_task
+from llama2vec.score.tasks import Task, find_task
 from llama2vec.score.windows import windows_of
 from llama2vec.terminal import counted
 
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BM25 = "bm25"
+_WITH_BM25 = "+bm25"
 SearchMode = Literal["dense", "hybrid"]
 """Search a model's corpus by its vectors, or by the vectors and BM25 together."""
 
@@ -63,14 +67,15 @@ class System:
     encoder: Encoder | None = None
     mode: SearchMode = "dense"
     run: Run | None = None  # Results that are scored as they are
+    ties: Ties = "id"  # How equal scores of the run are ranked
 
     def reader_facts(self, language: str) -> dict[str, object]:
         """Return what decides how a text is read: the contract of a model, the words of BM25; of a run, its results."""
         if self.run is not None:
-            return {
-                "contract_hash": None,
-                "run_sha256": digest({key: dict(row) for key, row in self.run.results.items()}),
-            }
+            made_of = digest({key: dict(row) for key, row in self.run.results.items()})
+            # Where both orders are the same, so are the scores, and those of earlier versions.
+            ties = {"ties": self.ties} if self.ties != "id" and orders_differ(self.run) else {}
+            return {"contract_hash": None, "run_sha256": made_of, **ties}
         if self.encoder is None:
             return {"contract_hash": None, "encoder": {"name": BM25, **bm25_settings(language)}}
         contract = self.encoder.contract
@@ -97,6 +102,17 @@ class System:
             # Earlier versions scored a passage that BM25 lacks as the lowest it found, however few it found.
             "not_found": "0 if BM25 finds few",
         }
+
+
+def same_system(name: str, other: str) -> bool:
+    """Tell whether two names of systems are one, or lead to one folder: ``tuned`` and ``./tuned``.
+
+    >>> same_system("tuned", "./tuned"), same_system("tuned+bm25", "./tuned+bm25"), same_system("tuned", "bm25")
+    (True, True, False)
+    """
+    ends = name.endswith(_WITH_BM25), other.endswith(_WITH_BM25)
+    paths = [os.path.realpath(one.removesuffix(_WITH_BM25)) for one in (name, other)]
+    return name == other or (ends[0] == ends[1] and paths[0] == paths[1])
 
 
 def bm25_settings(language: str) -> dict[str, Any]:
@@ -236,9 +252,12 @@ class Stores:
         fingerprint: str,
         windows: Mapping[str, Any] | None,
         reading: Mapping[str, Any] | None = None,
+        *,
+        dtype: str = "",
     ) -> VectorStore | None:
         """Return a finished store of this corpus, read and cut like this, under this contract; None = there is none.
 
+        With ``dtype``, a store that was computed in another number format is left out, because the scores name it.
         Rounded vectors are taken only if no exact ones fit, with a warning.
         """
         folder = self.folder
@@ -255,7 +274,8 @@ class Stores:
                 # Damaged or of another version; encoding repairs its own.
                 continue
             same = all(store.source.get(key) == value for key, value in made_from.items())
-            if same and store.contract_hash == contract_hash:
+            is_other = dtype and store.compute_dtype not in ("", dtype)
+            if same and store.contract_hash == contract_hash and not is_other:
                 found.append(store)
         best = min(found, key=lambda store: store.dtype != "float32", default=None)
         if best:
@@ -286,10 +306,8 @@ def search_task(system: System, task: BeirTask, searching: Searching, store: Vec
     depth, excluded = searching.depth, searching.excluded
     warn_of_unanswerable_queries(task.qrels, task.name)
     if system.run is not None:
-        found = {
-            query.id: dict(system.run.ranking(query.id)) for query in task.queries if query.id in system.run.results
-        }
-        return first_of_each(Run(found, system.name), depth, excluded)
+        found = {query.id: system.run.results[query.id] for query in task.queries if query.id in system.run.results}
+        return first_of_each(kept_apart(Run(found, system.name), system.ties), depth, excluded)
     warn_of_empty_queries(task.queries, task.name)
     if store is not None:
         warn_of_cut_queries(system.encoder, task.queries, "raise query_max_tokens", where=task.name)

@@ -7,23 +7,20 @@ Sets and metrics: BEIR (arXiv 2104.08663), MS MARCO (arXiv 1611.09268), TREC Dee
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.corpus.sources import beir_file, open_ir_dataset, reported
 from llama2vec.data.corpus.steady import SteadyInputs
-from llama2vec.data.settings import ReadingSettings
-from llama2vec.data.tasks.beir import BeirTask, check_judged_passages, check_judged_queries, missing_judged, read_beir
+from llama2vec.data.tasks.beir import BeirTask, check_judged_queries, read_beir
 from llama2vec.data.tasks.sts import read_sentence_pairs
-from llama2vec.data.tasks.trec import check_id
 from llama2vec.errors import ConfigError, CorpusFormatError, MissingDependencyError
 from llama2vec.manifest import digest
-from llama2vec.records import Passage, Qrels, Query, Report, Run, SentencePair
+from llama2vec.records import Query, Report, SentencePair
 from llama2vec.score.metrics import DEFAULT_METRICS, metric_cutoffs
 from llama2vec.score.results import Result, result_stem
 from llama2vec.score.settings import ScoringSettings
@@ -32,8 +29,6 @@ Kind = Literal["retrieval", "similarity"]
 
 _BEIR_METRICS = ("nDCG@10", "R@100", "MRR@10")
 _PAIR_FILES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")  # Their reader says what to do with a CSV
-# Published sets judge a few passages that their corpora lost; a corpus that lacks a larger share is a wrong one.
-MOST_LOST = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +203,20 @@ def locate(task: Task, root: str | Path) -> str:
     return task.remote or str(paths[0])
 
 
+def passed_over(task: Task, root: str | Path) -> str:
+    """Return a place of a task that holds a corpus, but not the judgments, so that :func:`locate` went past it; or "".
+
+    Tasks of one family share such a place, and the corpus that is read instead may lack its titles.
+    """
+    source = locate(task, root)
+    for place in [Path(root, place) for place in task.places if task.kind == "retrieval"]:
+        if str(place) == source:
+            return ""
+        if beir_file(place, "corpus") is not None:
+            return str(place)
+    return ""
+
+
 def task_places(names: Iterable[str], root: str | Path) -> list[str]:
     """Return where the data of tasks is, that of averages' members in their place."""
     tasks = [find_task(name) for name in names]
@@ -264,16 +273,6 @@ def judgments_fingerprint(data: BeirTask) -> str:
     return digest([[[query.id, query.text] for query in data.queries], data.qrels])
 
 
-def tasks_data(names: Iterable[str], root: str | Path, *, check: ReadingSettings | None = None) -> Iterator[TaskData]:
-    """Read tasks, the members of averages in their place; ``check`` = read each corpus to its end, too, in this way."""
-    for name in names:
-        for task in [TASKS[member] for member in find_task(name).members] or [find_task(name)]:
-            data = read_task(task, root)
-            if check is not None and data.retrieval:
-                check_corpus(task, data, root, check)
-            yield data
-
-
 @dataclass(frozen=True, slots=True)
 class TaskScore:
     """A system's result on a task; ``result`` lacks values per query if an earlier call made it."""
@@ -285,72 +284,6 @@ class TaskScore:
     def report(self) -> Report:
         """The scores."""
         return self.result.report
-
-
-@dataclass(frozen=True, slots=True)
-class CorpusFacts:
-    """What a task's corpus holds."""
-
-    passages: int
-    own: Set[str]  # Ids of the queries that it holds as passages, under the same id and with the same text
-    lost: int  # Judged passages that it lacks
-    unknown: Set[str]  # Ids that were returned and that it lacks
-
-
-def check_corpus(
-    task: Task,
-    data: TaskData,
-    root: str | Path,
-    reading: ReadingSettings | None = None,
-    returned: Iterable[str] = (),
-) -> CorpusFacts:
-    """Read a task's corpus to its end, so that faulty lines and missing passages show before any work.
-
-    ``returned`` are the ids that a run found in it.
-    """
-    beir = data.retrieval
-    assert beir is not None
-    for query in beir.queries:
-        check_id(query.id, "query", data.source)
-    judged = {passage_id for gains in beir.qrels.values() for passage_id in gains}
-    asked = {query.id: query.text.strip() for query in beir.queries}
-    known, own, unknown = set[str](), set[str](), set(returned)
-    total = 0
-    with naming_places(task, data.source, root):
-        for passage in read_passages(beir.corpus_source, settings=reading):
-            check_id(passage.id, "passage", data.source)
-            total += 1
-            if passage.id in judged:
-                known.add(passage.id)
-            unknown.discard(passage.id)
-            if _is_query(passage, asked):
-                own.add(passage.id)
-    lost = len(missing_judged(beir.qrels, known))
-    if not task.published or lost > MOST_LOST * len(judged):
-        check_judged_passages(beir.qrels, known)
-    return CorpusFacts(total, own, lost, unknown)
-
-
-def _is_query(passage: Passage, asked: Mapping[str, str]) -> bool:
-    """Tell whether a passage is the query of its id; ``asked`` are query ids and stripped texts."""
-    return asked.get(passage.id) in (passage.text.strip(), passage.full_text.strip())
-
-
-def left_out(
-    exclude: bool | None, data: BeirTask, qrels: Qrels, runs: Sequence[Run], reading: ReadingSettings | None = None
-) -> Set[str]:
-    """Return the ids of the queries for which scoring these runs skips the passage of the same id.
-
-    ``exclude`` is as :attr:`Task.exclude_same_id`. The corpus is read only where a run has such a passage and it is
-    None.
-    """
-    found = {query_id for run in runs for query_id, scores in run.results.items() if query_id in scores}
-    found = {query_id for query_id in found if qrels.get(query_id, {}).get(query_id, 0) <= 0}
-    if exclude is None and found:
-        asked = {query.id: query.text.strip() for query in data.queries if query.id in found}
-        passages = read_passages(data.corpus_source, settings=reading)
-        return {passage.id for passage in passages if _is_query(passage, asked)}
-    return found if exclude else set()
 
 
 def read_retrieval(task: Task, source: str) -> BeirTask:

@@ -49,8 +49,10 @@ def served_model(service: Service) -> ServedModel:
     return model
 
 
-async def unless_gone(request: Request, work: Awaitable[ResultT], settings: ServeSettings) -> ResultT:
-    """Wait for work as long as the client does and the limit allows; then cancel it."""
+async def unless_gone(
+    request: Request, work: Awaitable[ResultT], settings: ServeSettings, late: str = "send fewer texts at once"
+) -> ResultT:
+    """Wait for work as long as the client does and the limit allows; then cancel it, and tell what to do (``late``)."""
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hung_up(request))
     left = settings.timeout_seconds - (time.monotonic() - request.scope["started"])
@@ -60,7 +62,7 @@ async def unless_gone(request: Request, work: Awaitable[ResultT], settings: Serv
             return working.result()
         if gone.done():
             raise Problem(CLIENT_GONE, "the client hung up", "client_gone")
-        raise Problem(504, f"no answer within {settings.timeout_seconds:g} s; send fewer texts at once", "timeout")
+        raise Problem(504, f"no answer within {settings.timeout_seconds:g} s; {late}", "timeout")
     except QueueFullError as error:
         headers = {"Retry-After": str(error.retry_seconds)}
         raise Problem(503, str(error), "queue_full", headers=headers) from None

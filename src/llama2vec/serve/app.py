@@ -4,6 +4,7 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import cache
@@ -28,6 +29,7 @@ from llama2vec.serve.answering import (
     served_model,
     unless_gone,
 )
+from llama2vec.serve.batcher import Encoded
 from llama2vec.serve.gate import Gate
 from llama2vec.serve.loaded import Loaded, ServedModel
 from llama2vec.serve.metrics import Metrics
@@ -167,14 +169,9 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
             raise Problem(400, text, "invalid_value", "dimensions")
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         encoded = await unless_gone(request, service.embed(texts, asked.input_type or "passage"), service.settings)
-        vectors = shortened(encoded.vectors, asked.dimensions)
-        values: list[Any] = vectors.tolist()
-        if asked.encoding_format == "base64":
-            values = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
-        data = [{"object": "embedding", "index": place, "embedding": value} for place, value in enumerate(values)]
-        usage = {"prompt_tokens": encoded.tokens, "total_tokens": encoded.tokens}
-        content = {"object": "list", "data": data, "model": model.name, "usage": usage}
-        return JSONResponse(content, headers=cut_header(encoded.cut))
+        # In a thread: writing the numbers of thousands of vectors takes seconds, in which others are answered.
+        content = await asyncio.to_thread(_written, encoded, model.name, asked)
+        return Response(content, media_type="application/json", headers=cut_header(encoded.cut))
 
     def described(model: ServedModel) -> Model:
         return Model(
@@ -201,6 +198,18 @@ def _add_page(app: FastAPI) -> None:
     async def page(name: _PageFile = "index.html") -> Response:
         # Otherwise a browser would show the cached page of an older version.
         return FileResponse(_PAGE / name, headers={"Cache-Control": "no-cache"})
+
+
+def _written(encoded: Encoded, model: str, asked: EmbeddingRequest) -> str:
+    """Return vectors as JSON, written one by one: a single call of ``json.dumps`` would hold up all other threads."""
+    parts = []
+    for place, vector in enumerate(shortened(encoded.vectors, asked.dimensions)):
+        in_base64 = asked.encoding_format == "base64"
+        value = base64.b64encode(vector.astype("<f4").tobytes()).decode() if in_base64 else vector.tolist()
+        parts.append(json.dumps({"object": "embedding", "index": place, "embedding": value}, separators=(",", ":")))
+    usage = {"prompt_tokens": encoded.tokens, "total_tokens": encoded.tokens}
+    rest = json.dumps({"model": model, "usage": usage}, separators=(",", ":"))
+    return f'{{"object":"list","data":[{",".join(parts)}],{rest[1:]}'
 
 
 def _check_model(asked: str | None, served: str) -> None:

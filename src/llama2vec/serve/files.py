@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from llama2vec.errors import ConfigError
 from llama2vec.records import Passage
-from llama2vec.retrieve.search.hits import document_file
+from llama2vec.retrieve.search.hits import corpus_folder, document_file
+from llama2vec.retrieve.store.reader import VectorStore
 
 _PIECE_BYTES = 1 << 18
 _POLICY = "sandbox; default-src 'none'"
@@ -74,6 +75,24 @@ class CorpusFiles:
             return os.open(parts[-1], _ONLY_READ | _BINARY, dir_fd=folder)
         finally:
             os.close(folder)
+
+
+class FilesOfIndex:
+    """The documents of an index: those in one folder, or in the one that each state of the index names (``auto``).
+
+    Raises:
+        ConfigError: It is not a folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._files = None if str(folder) == "auto" else CorpusFiles(folder)
+
+    def of(self, store: VectorStore) -> CorpusFiles | None:
+        """Return the documents of one state of the index; None where the folder that it names is not there."""
+        if self._files is None and (folder := corpus_folder(store)):
+            with suppress(ConfigError):  # It went away at this moment
+                return CorpusFiles(folder)
+        return self._files
 
 
 def size_of(file: BufferedReader) -> int:

@@ -103,6 +103,10 @@ class StoreChangedError(Exception):
     """The store was rewritten while it was being served."""
 
 
+class ModeGoneError(StoreError):
+    """The index was replaced since a search was asked for, and the new one cannot be searched in that mode."""
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """A question and how to search for its answers, as :meth:`Retriever.hits` takes them."""
@@ -135,10 +139,15 @@ class Loaded:
     query: PreparedQuery | None = None  # Takes the vector of the query that is searched for; None = ``bm25`` alone
     table: QueryTable | None = None  # Encodes quick queries; without a model, all queries
     told: CutTexts = field(default_factory=CutTexts)  # What was said of questions that the table cuts
+    named: bool = False  # Whether the user chose model or table, so that no other takes their place
 
     @classmethod
-    def with_index(cls, model: ServedModel | None, retriever: Retriever, table: QueryTable | None = None) -> Loaded:
+    def with_index(
+        cls, model: ServedModel | None, retriever: Retriever, table: QueryTable | None = None, *, named: bool = False
+    ) -> Loaded:
         """Serve an index that was opened without an encoder; without vectors, it needs neither model nor table.
+
+        Later states of the index that have vectors of another model are searched by BM25 alone.
 
         Raises:
             StoreError: The index was made with another encoder.
@@ -148,13 +157,38 @@ class Loaded:
             if encoder is not None and retriever.store.has_vectors:
                 query = PreparedQuery(encoder.contract_hash)
                 check_contract(retriever.store, query)
-        retriever.encoder = query
-        return cls(model, retriever, query, table)
+        known = query.contract_hash if query else ""
+
+        def encoder_for(opened: OpenedIndex) -> PreparedQuery | None:
+            # An index without words cannot be searched at all; opening it fails with this encoder.
+            return None if opened.bm25 is not None and opened.store.contract_hash != known else query
+
+        retriever.encode_with(encoder_for)
+        return cls(model, retriever, query, table, named=named)
+
+    @property
+    def contract_hash(self) -> str:
+        """How questions are encoded; "" with neither model nor table."""
+        encoder = self.model or self.table
+        return encoder.contract_hash if encoder else ""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the index has got vectors that are not searched: those of another model, or the first ones."""
+        if self.retriever is None or not self.retriever.store.has_vectors:
+            return False
+        return self.query is None or self.query.contract_hash != self.retriever.store.contract_hash
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the index has got vectors that only a restart can search, because the user named another model."""
+        of_another = self.retriever is not None and self.contract_hash not in ("", self.retriever.store.contract_hash)
+        return self.is_behind and self.named and of_another
 
     @property
     def quick(self) -> bool:
         """Whether quick searches take no pass through the model."""
-        return self.query is None or self.table is not None
+        return self.query is None or self.table is not None or self.is_behind
 
     def asks_model(self, asked: Search) -> bool:
         """Tell whether a search needs the model's vector of its question."""
@@ -168,7 +202,7 @@ class Loaded:
     @property
     def coming(self) -> tuple[Mode, ...]:
         """The modes that vectors add which the index got after it was opened, until the model for them is there."""
-        if self.retriever is None or self.query is not None or not self.retriever.store.has_vectors:
+        if not self.is_behind or self.is_stuck:
             return ()
         return tuple(mode for mode in ("hybrid", "dense") if mode not in self.modes)
 
@@ -182,12 +216,17 @@ class Loaded:
         return None
 
     def hits(self, asked: Search, vector: Vectors | None) -> list[Hit]:
-        """Search in the calling thread, one search at a time; :class:`StoreChangedError` if the store was rewritten."""
+        """Search in the calling thread, one search at a time.
+
+        Raises:
+            StoreChangedError: The index was replaced, and cannot be opened again.
+            ModeGoneError: The index was replaced, and the new one lacks the mode.
+        """
         if self.query is not None:
             if vector is None and self.table is not None and asked.mode != "bm25":
                 vector = self.table.encode_queries([asked.question])
             self.query.vector = vector
-        with self._faults_told() as retriever:
+        with self._faults_told(asked.mode) as retriever:
             return retriever.hits(asked.question, asked.mode, asked.depth, where=asked.where, group=asked.group)
 
     def cut_by_table(self, asked: Search) -> int:
@@ -204,7 +243,7 @@ class Loaded:
             return retriever.on_present(function)
 
     @contextmanager
-    def _faults_told(self) -> Iterator[Retriever]:
+    def _faults_told(self, mode: Mode | None = None) -> Iterator[Retriever]:
         assert self.retriever is not None
         try:
             yield self.retriever
@@ -212,4 +251,6 @@ class Loaded:
             fault = error if isinstance(error, StoreReplacedError) else self.check_store()
             if fault is not None:
                 raise StoreChangedError(str(fault)) from error
+            if mode is not None and mode not in self.modes:
+                raise ModeGoneError(str(error)) from error
             raise

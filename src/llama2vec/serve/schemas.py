@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -57,13 +57,6 @@ class SearchFields(BaseModel):
     quick: bool = Field(
         False, description="Spare the model's pass where the service has a query table, for an answer while one types."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _earlier_name(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "k" in data and "depth" not in data:
-            return {"depth" if key == "k" else key: value for key, value in data.items()}
-        return data
 
 
 class SearchBody(SearchFields):
@@ -333,7 +326,7 @@ def faulty_field(errors: Sequence[Mapping[str, Any]]) -> Problem:
 def _what_is_wrong(error: Mapping[str, Any], param: str | None) -> str:
     kind, given = error["type"], error.get("input")
     if param and param.startswith("input.") and isinstance(given, int | list):
-        return ": send texts, not token ids (LangChain: check_embedding_ctx_length=False)"
+        return ": send texts, not token ids (LangChain: check_embedding_ctx_length=False; see docs/stacks.md)"
     if param == "input" and kind in _TYPE_ERRORS:
         return ": give a text or a list of texts"
     if kind in _LIMITS and (kind != "less_than_equal" or param == "depth"):

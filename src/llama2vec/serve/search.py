@@ -3,7 +3,8 @@
 # No `from __future__ import annotations`: FastAPI reads the request models from the signatures, and they are made here.
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -12,9 +13,10 @@ from llama2vec.errors import ModelError
 from llama2vec.records import Passage
 from llama2vec.retrieve.search.hits import Hit, as_row, continues_line, location, neighbors
 from llama2vec.retrieve.search.opened import OpenedIndex
+from llama2vec.retrieve.store.reader import VectorStore
 from llama2vec.serve.answering import cut_header, described_errors, loaded, unless_gone
-from llama2vec.serve.files import CorpusFiles, headers_of, pieces, size_of
-from llama2vec.serve.loaded import Search
+from llama2vec.serve.files import CorpusFiles, FilesOfIndex, headers_of, pieces, size_of
+from llama2vec.serve.loaded import ModeGoneError, Search
 from llama2vec.serve.schemas import (
     Context,
     FieldNames,
@@ -32,6 +34,8 @@ from llama2vec.serve.service import Service
 if TYPE_CHECKING:
     from llama2vec.explain.explanation import Explanation
 
+ResultT = TypeVar("ResultT")
+
 _WORDS = 8
 _Row = Annotated[int, Query(ge=0, lt=1 << 63, description="Number of the passage in the store, from a search.")]
 _Id = Annotated[str | None, Query(description="The passage's id: 404 unless that row still holds it.")]
@@ -40,14 +44,14 @@ _Id = Annotated[str | None, Query(description="The passage's id: 404 unless that
 def add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
     """Add the routes of an index to the application; ``secured`` are the dependencies that ask for the token."""
     folder = service.settings.files
-    files = CorpusFiles(folder) if folder else None
+    files = FilesOfIndex(folder) if folder else None
     _add_passages(app, service, secured, files)
     _add_reading(app, service, secured)
     if files is not None:
         _add_files(app, service, secured, files)
 
 
-def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: CorpusFiles | None) -> None:
+def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: FilesOfIndex | None) -> None:
     address_model, body_model = search_requests(service.settings)
     responses = described_errors(secured, 400, 408, 413, 500, 503, 504)
 
@@ -59,10 +63,16 @@ def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: Cor
             raise Problem(400, text, "invalid_value", "mode")
         search = Search(asked.q, mode, asked.depth, asked.where, asked.group, asked.quick)
 
-        def show(hit: Hit) -> FoundPassage:
-            return FoundPassage(**as_row(hit, asked.q), file=files.address(hit.passage) if files else None)
+        def show(hits: list[Hit], store: VectorStore) -> list[FoundPassage]:
+            there = files.of(store) if files else None
+            return [
+                FoundPassage(**as_row(hit, asked.q), file=there.address(hit.passage) if there else None) for hit in hits
+            ]
 
-        found = await unless_gone(request, service.search(search, show), service.settings)
+        try:
+            found = await _unless_gone(request, service.search(search, show), service)
+        except ModeGoneError:
+            return await answer(request, response, asked)  # In a mode of the new index, or the mode is refused
         response.headers.update(cut_header(found.cut))
         took_ms = 1000 * (time.monotonic() - request.scope["started"])
         return SearchAnswer(
@@ -96,7 +106,7 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
         """Name the fields that filters can use."""
         loaded(service)
         names = service.read(lambda opened: list(opened.fields.names))
-        return FieldNames(fields=await unless_gone(request, names, service.settings))
+        return FieldNames(fields=await _unless_gone(request, names, service))
 
     @app.get("/context", dependencies=secured, responses=responses)
     async def context(
@@ -106,7 +116,7 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
         loaded(service)
         reading = service.read(lambda opened: _near(opened, row, id, reach))
         try:
-            near, asked, continues = await unless_gone(request, reading, service.settings)
+            near, asked, continues = await _unless_gone(request, reading, service)
         except IndexError:
             raise _unknown_row() from None
         passages = [NearPassage(id=one.id, title=one.title, text=one.text, location=location(one)) for one in near]
@@ -115,7 +125,7 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
     @app.get("/explain", dependencies=secured, responses=responses)
     async def explain(request: Request, q: question, row: _Row, id: _Id = None) -> Reasons:  # type: ignore[valid-type]
         """Tell why a passage matches a question: the words for which both vectors stand."""
-        if loaded(service).query is None:
+        if loaded(service).query is None or loaded(service).is_behind:
             raise Problem(400, "this index is searched without vectors, so no words stand for them", "not_explainable")
         if loaded(service).model is None:
             raise Problem(
@@ -126,7 +136,7 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
             return await service.explain(q, await service.read(lambda opened: _asked_for(opened, row, id)))
 
         try:
-            found = await unless_gone(request, reasons(), service.settings)
+            found = await _unless_gone(request, reasons(), service)
         except IndexError:
             raise _unknown_row() from None
         except ModelError:
@@ -139,7 +149,7 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
         )  # fmt: skip
 
 
-def _add_files(app: FastAPI, service: Service, secured: list[Any], files: CorpusFiles) -> None:
+def _add_files(app: FastAPI, service: Service, secured: list[Any], files: FilesOfIndex) -> None:
     @app.get("/files/{path:path}", dependencies=secured, response_class=Response, responses={
         200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
         **described_errors(secured, 404, 503, 504),
@@ -147,15 +157,26 @@ def _add_files(app: FastAPI, service: Service, secured: list[Any], files: Corpus
     async def file(request: Request, path: str) -> Response:
         """Return a document of the index as it lies in its folder; never as a web page."""
         loaded(service)
-        known = service.read(lambda opened: opened.fields.has_document(path))
-        if not await unless_gone(request, known, service.settings):
+
+        def reading(opened: OpenedIndex) -> tuple[bool, CorpusFiles | None]:
+            return opened.fields.has_document(path), files.of(opened.store)
+
+        known, there = await _unless_gone(request, service.read(reading), service)
+        if not known:
             raise Problem(404, "this index has no such document", "file_not_found")
-        opened = files.open(path)
+        opened = there.open(path) if there else None
         if opened is None:
             problem = "this document is missing from its folder, or lies behind a link, which is not followed"
             raise Problem(404, problem, "file_not_found")
         size = size_of(opened)
         return StreamingResponse(pieces(opened, size), headers=headers_of(opened, path, size))
+
+
+def _unless_gone(
+    request: Request, work: Coroutine[Any, Any, ResultT], service: Service
+) -> Coroutine[Any, Any, ResultT]:
+    late = "searches wait for a slow one, or for the model or the disk; try again later"
+    return unless_gone(request, work, service.settings, late)
 
 
 def _asked_for(opened: OpenedIndex, row: int, id: str | None) -> Passage:

@@ -7,6 +7,9 @@ import logging
 import os
 import signal
 import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -27,6 +30,8 @@ BACKLOG = 64
 """Connections that the event loop accepts at once, before any of them can be refused."""
 
 _SPARE_FILES = 64
+_LAST_SECONDS = 1.0
+"""How long idle threads have for ending, once the service has stopped."""
 _NO_PROXY = ProxySettings()
 _HEAD_SECONDS = 10.0
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -223,6 +228,18 @@ def serve(
         server.run(sockets=[listening])
     if failures:
         raise failures[0]
+
+
+def end_if_busy() -> None:
+    """End this process where a thread still works for a request that was given up: Python would wait for it at exit."""
+    others = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
+    ends = time.monotonic() + _LAST_SECONDS
+    for thread in others:
+        thread.join(max(0.0, ends - time.monotonic()))
+    if any(thread.is_alive() for thread in others):
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
 
 
 @contextmanager

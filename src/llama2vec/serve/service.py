@@ -6,11 +6,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -25,11 +25,13 @@ from llama2vec.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
     from llama2vec.explain.explanation import Explanation
+    from llama2vec.retrieve.store.reader import VectorStore
 
 logger = logging.getLogger(__name__)
 
 
 ResultT = TypeVar("ResultT")
+Show = Callable[[list[Hit], "VectorStore"], list[ResultT]]
 State = Literal["ok", "loading", "failing", "store_changed", "engine_unavailable"]
 
 _PROBE = "Is it ready?"
@@ -37,6 +39,8 @@ _CHECK_SECONDS = 0.25
 """How long the state waits for a check of the index: a new one may take seconds to open."""
 _ASK_AGAIN_SECONDS = 5.0
 """Between two checks of a vector database that did not answer: each may take as long as its time limit."""
+_RETIRE_SECONDS = 0.1
+"""Between two looks whether a model that was replaced still has requests to answer."""
 _ASKS_ENGINE = 1000
 """Up to this depth, the vector database answers each search without a filter; the store alone may answer others."""
 
@@ -63,6 +67,9 @@ class Service:
         # One: BM25's stemmer must not be used by two threads at once, and a large product uses all cores by itself.
         self._searches = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._searching = 0
+        self._search_began: float | None = None
+        """When the thread of the searches began what it does; None = it is idle."""
+        self._retiring: set[asyncio.Task[None]] = set()
         self._index_state: State = "ok"
         """What the last search or check of the index found."""
         self._checking: asyncio.Future[None] | None = None
@@ -79,10 +86,12 @@ class Service:
         """Whether requests can be answered, and if not, why; of the index, what the last check found."""
         if self.loaded is None:
             return "loading"
-        # A batch that outlasts the time limit has no caller left.
-        if self._batcher and self._batcher.is_failing(2 * self.settings.timeout_seconds):
+        # A batch or a search that outlasts the time limit has no caller left.
+        longest = 2 * self.settings.timeout_seconds
+        began = self._search_began
+        if began is not None and time.monotonic() - began > longest:
             return "failing"
-        return self._index_state
+        return "failing" if self._batcher and self._batcher.is_failing(longest) else self._index_state
 
     async def check(self) -> State:
         """Check the index, which may open it again, and return :attr:`state`; a slow check ends in the background."""
@@ -97,12 +106,12 @@ class Service:
         return self.state
 
     async def _check(self, loaded: Loaded) -> None:
-        fault = await asyncio.get_running_loop().run_in_executor(self._searches, loaded.check_store)
+        fault = await asyncio.get_running_loop().run_in_executor(self._searches, self._timed, loaded.check_store)
         if fault is not None or self._index_state != "engine_unavailable":
             self._note_store(fault)
         elif time.monotonic() - self._lost_at >= _ASK_AGAIN_SECONDS:
             with suppress(StoreError, StoreChangedError, QueueFullError, NotFiniteError, EncodingError):
-                await self._search(loaded, Search(_PROBE, loaded.modes[0], 1), lambda hit: hit)
+                await self._search(loaded, self._batcher, Search(_PROBE, loaded.modes[0], 1), _as_found)
 
     async def start(self) -> Loaded:
         """Load, and answer once: the first pass of a model is slow, and no client should wait for it.
@@ -110,58 +119,76 @@ class Service:
         Raises:
             Llama2VecError: The model or the index cannot be used.
         """
-        self.loaded = await self._loaded()
+        await self._load_all()
+        assert self.loaded is not None
         return self.loaded
 
-    async def _loaded(self) -> Loaded:
+    async def _load_all(self) -> None:
+        """Load, and answer from what was loaded after it has answered a test; what is there answers until that time."""
         loaded = await _in_daemon_thread(self._load)
+        batcher = self._new_batcher(loaded.model) if loaded.model else None
         try:
-            if loaded.model is not None:
-                await self._start_model(loaded.model)
+            if loaded.model and batcher:
+                await self._try(loaded.model, batcher)
             for mode in loaded.modes:
-                await self._search(loaded, Search(_PROBE, mode, 1), lambda hit: hit)
+                await self._search(loaded, batcher, Search(_PROBE, mode, 1), _as_found)
         except BaseException:
-            await self._stop_model()
+            if batcher:
+                await batcher.close()
             raise
-        return loaded
+        before, self._batcher, self.loaded = self._batcher, batcher, loaded
+        if before:
+            task = asyncio.ensure_future(self._retire(before))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
 
-    async def _stop_model(self) -> None:
-        batcher, self._batcher = self._batcher, None
-        if batcher is not None:
+    async def _retire(self, batcher: Batcher) -> None:
+        """Let a model that was replaced answer what it has accepted."""
+        try:
+            while batcher.waiting:
+                await asyncio.sleep(_RETIRE_SECONDS)
+        finally:
             await batcher.close()
 
     @property
     def coming(self) -> tuple[Mode, ...]:
         """The modes that follow once the model of the index's new vectors is loaded."""
-        words = self.loaded
-        if words is None or words.retriever is None or not words.coming:
-            return ()
-        return () if words.retriever.store.contract_hash == self._refused else words.coming
+        return () if self.loaded is None or self._is_refused(self.loaded) else self.loaded.coming
+
+    def _is_refused(self, loaded: Loaded) -> bool:
+        return loaded.retriever is not None and loaded.retriever.store.contract_hash == self._refused
 
     def _follow(self) -> None:
         """Load the model in the background where the index has got vectors since; until then, words answer."""
-        if self.coming and self.loaded and (self._following is None or self._following.done()):
-            self._following = asyncio.ensure_future(self._load_for_vectors(self.loaded))
+        words, idle = self.loaded, self._following is None or self._following.done()
+        if idle and words and words.is_behind and not self._is_refused(words):
+            self._following = asyncio.ensure_future(self._load_for_vectors(words))
 
     async def _load_for_vectors(self, words: Loaded) -> None:
         assert words.retriever is not None
         store = words.retriever.store
         try:
-            # A model that was named for embeddings may be the one of the vectors, and is not loaded twice.
-            self.loaded = (
-                Loaded.with_index(words.model, words.retriever, words.table) if words.model else await self._loaded()
-            )
+            if words.is_stuck:
+                raise StoreError(
+                    "another model than the named one encoded them; restart the service with the index's model"
+                )
+            if words.model and words.model.contract_hash == store.contract_hash:
+                # A model that was named for embeddings may be the one of the vectors, and is not loaded twice.
+                self.loaded = Loaded.with_index(words.model, words.retriever, words.table, named=words.named)
+            else:
+                await self._load_all()
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # what a model's library raises, too: it would be loaded again for each search
             self._refused = store.contract_hash
             told = str(error) if isinstance(error, Llama2VecError) else one_line(error)
-            logger.warning("%s has vectors now, but BM25 alone still answers: %s", store.path, told)
+            logger.warning("%s has new vectors, but BM25 alone still answers: %s", store.path, told)
         else:
-            logger.info("%s has vectors now; search modes: %s", store.path, ", ".join(self.loaded.modes))
+            modes = ", ".join(self.loaded.modes) if self.loaded else "none"
+            logger.info("%s has new vectors; search modes: %s", store.path, modes)
 
-    async def _start_model(self, model: ServedModel) -> None:
-        self._batcher = Batcher(
+    def _new_batcher(self, model: ServedModel) -> Batcher:
+        return Batcher(
             model,
             max_batch=self.settings.max_batch,
             max_batch_tokens=self.settings.max_batch_tokens or model.batch_tokens,
@@ -169,9 +196,11 @@ class Service:
             max_waiting=self.settings.max_waiting,
             on_batch=self._on_batch,
         )
+
+    async def _try(self, model: ServedModel, batcher: Batcher) -> None:
         try:
-            await self.embed([_PROBE], "passage")
-            await self.embed([_PROBE], "query")
+            await self._embed(batcher, [_PROBE], "passage")
+            await self._embed(batcher, [_PROBE], "query")
         except NotFiniteError:
             raise ModelError(
                 f"{model.name}: its vectors are not finite numbers; serve it with --dtype float32"
@@ -182,30 +211,41 @@ class Service:
     async def stop(self) -> None:
         """Stop the threads."""
         self._searches.shutdown(wait=False, cancel_futures=True)
-        for task in (self._following, self._checking):
+        for task in (self._following, self._checking, *self._retiring):
             if task:
                 task.cancel()
-        await self._stop_model()
+        batcher, self._batcher = self._batcher, None
+        if batcher is not None:
+            await batcher.close()
 
-    async def embed(self, texts: Sequence[str], side: Side) -> Encoded:
-        """Embed texts together with those of other requests; errors of :meth:`Batcher.encode`, and of NaN vectors."""
-        assert self._batcher is not None
-        encoded = await self._batcher.encode(texts, side)
+    def embed(self, texts: Sequence[str], side: Side) -> Coroutine[Any, Any, Encoded]:
+        """Embed texts together with those of other requests, with the model that is loaded at the time of the call.
+
+        Errors of :meth:`Batcher.encode`, and of NaN vectors.
+        """
+        return self._embed(self._batcher, texts, side)
+
+    async def _embed(self, batcher: Batcher | None, texts: Sequence[str], side: Side) -> Encoded:
+        assert batcher is not None
+        encoded = await batcher.encode(texts, side)
         if not np.isfinite(encoded.vectors).all():
             raise NotFiniteError("a vector is not finite")
         if encoded.cut:
             self._on_cut(side, encoded.cut)
         return encoded
 
-    async def search(self, asked: Search, show: Callable[[Hit], ResultT]) -> TimedHits[ResultT]:
+    async def search(self, asked: Search, show: Show[ResultT]) -> TimedHits[ResultT]:
         """Return the best passages for a question, as ``show`` makes them in the thread of the searches.
+
+        ``show`` takes the hits, and the store of the state of the index that they were found in.
 
         Errors as in :meth:`embed` and :meth:`Loaded.hits`.
         """
         assert self.loaded is not None
-        found = await self._search(self.loaded, asked, show)
-        self._follow()
-        return found
+        try:
+            return await self._search(self.loaded, self._batcher, asked, show)
+        finally:
+            self._follow()
 
     async def read(self, function: Callable[[OpenedIndex], ResultT]) -> ResultT:
         """Read from the present state of the index in the thread of the searches."""
@@ -224,11 +264,13 @@ class Service:
         assert self.loaded.model is not None
         return await self._batcher.run(partial(self.loaded.model.explain, question, passage.full_text))
 
-    async def _search(self, loaded: Loaded, asked: Search, show: Callable[[Hit], ResultT]) -> TimedHits[ResultT]:
+    async def _search(
+        self, loaded: Loaded, batcher: Batcher | None, asked: Search, show: Show[ResultT]
+    ) -> TimedHits[ResultT]:
         started = encoded = time.monotonic()
         vector, by_model, cut = None, loaded.asks_model(asked), 0
         if by_model:
-            read = await self.embed([asked.question], "query")
+            read = await self._embed(batcher, [asked.question], "query")
             vector, cut = read.vectors, read.cut
             encoded = time.monotonic()
 
@@ -236,7 +278,9 @@ class Service:
             hits = loaded.hits(asked, vector)
             found = time.monotonic()
             self._note_answer(asked)
-            return [show(hit) for hit in hits], found, loaded.cut_by_table(asked)
+            assert loaded.retriever is not None
+            # Only this thread opens an index again, so the store is the one that was searched.
+            return show(hits, loaded.retriever.store), found, loaded.cut_by_table(asked)
 
         hits, found, cut_by_table = await self._in_search_thread(search)
         encode_ms = None if vector is None else 1000 * (encoded - started)
@@ -250,9 +294,19 @@ class Service:
             raise QueueFullError(1)
         self._searching += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._searches, self._noting_faults, function)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._searches, self._timed, partial(self._noting_faults, function)
+            )
         finally:
             self._searching -= 1
+
+    def _timed(self, function: Callable[[], ResultT]) -> ResultT:
+        """Call a function in the thread of the searches, and note how long it has been at it."""
+        self._search_began = time.monotonic()
+        try:
+            return function()
+        finally:
+            self._search_began = None
 
     def _note_answer(self, asked: Search) -> None:
         if self._index_state != "engine_unavailable":
@@ -281,6 +335,10 @@ class Service:
                 logger.warning("searches by vectors fail until this is mended: %s", error)
             self._index_state, self._lost_at = "engine_unavailable", time.monotonic()
             raise
+
+
+def _as_found(hits: list[Hit], store: VectorStore) -> list[Hit]:
+    return hits
 
 
 async def _in_daemon_thread(function: Callable[[], ResultT]) -> ResultT:

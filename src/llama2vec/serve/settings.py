@@ -23,10 +23,10 @@ class ServeSettings(Settings):
     max_wait_ms: float = Field(
         5.0, ge=0, le=10_000, description="Milliseconds that an idle model waits for more texts."
     )
-    max_waiting: int = Field(default=2048, ge=1, description="Texts queued or being encoded before requests get 503.")
+    max_waiting: int = Field(default=8192, ge=1, description="Texts queued or being encoded before requests get 503.")
     max_connections: int = Field(default=512, ge=1, description="Open connections before new ones get 503.")
     max_body_bytes: int = Field(default=4 << 20, ge=1, description="Largest request body.")
-    max_texts: int = Field(default=256, ge=1, description="Texts in one request.")
+    max_texts: int = Field(default=2048, ge=1, description="Texts in one request.")
     max_characters: int = Field(default=65_536, ge=1, description="Characters in one text.")
     max_depth: int = Field(default=100, ge=1, description="Passages in one answer.")
     timeout_seconds: float = Field(60.0, gt=0, le=_DAY, description="Seconds to receive, answer and deliver a request.")

@@ -19,10 +19,10 @@ from torch.utils.data import Sampler, get_worker_info
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from llama2vec.errors import TrainingError
-from llama2vec.model.local import quiet_transformers
+from llama2vec.model.loading import quiet_transformers
 from llama2vec.model.speed import fast_paths
 from llama2vec.processes import from_all, on_first_process, process_count, wait_for_all
-from llama2vec.terminal import ProgressReporter
+from llama2vec.terminal import ProgressReporter, counted
 from llama2vec.training import state as saved
 from llama2vec.training.averaging import average_checkpoints, checkpoints_to_average
 from llama2vec.training.checkpoints import WholeCheckpoints
@@ -30,12 +30,14 @@ from llama2vec.training.orders import EpochOrder
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedTraining, check_same_sharding, sharded
 from llama2vec.training.state import LOG_FILE, LOSS_PLOT, draw_losses, read_log, truncate_log, validation_at
+from llama2vec.training.steps import COUNTS, share_counts
 from llama2vec.training.tracking import Tracking
 
 logger = logging.getLogger(__name__)
 
 _TRAINER_STATE = "trainer_state.json"
 _OF_TRANSFORMERS = ("loss", "learning_rate", "grad_norm", "epoch")
+_LAUNCHERS_PRECISION = "ACCELERATE_MIXED_PRECISION"
 _SCHEDULES = {"constant": "constant_with_warmup"}  # What transformers calls constant has no warm-up
 
 
@@ -84,6 +86,11 @@ class _ObjectiveTrainer(ShardedTraining, WholeCheckpoints, Trainer):  # type: ig
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
+
+    def get_batch_samples(self, *arguments: Any, **named: Any) -> tuple[list[Any], Any]:
+        """Take the batches of a step, and count over all of them what the parts of the loss are means over."""
+        batches, items = super().get_batch_samples(*arguments, **named)
+        return share_counts(batches, self.args.device), items
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss for everything that logs."""
@@ -252,7 +259,8 @@ def train(
     ``model`` is a (peft) model of transformers on its device; ``folder`` receives ``log.jsonl``, ``loss.png`` and
     ``checkpoints/``; ``best`` names the validation figure whose highest value picks the final weights, such as
     ``validation_ndcg@10`` ("" = the last ones); ``options`` are ``bf16`` (autocast over float32 weights),
-    ``gradient_checkpointing``, ``compile``, and ``tracking``, which shows the curves elsewhere.
+    ``gradient_checkpointing``, ``compile``, ``find_unused`` (several processes: some weights get no gradient), and
+    ``tracking``, which shows the curves elsewhere.
 
     Raises:
         TrainingError: Fewer examples than one batch for each process, fewer checkpoints than are to be averaged, a
@@ -270,6 +278,11 @@ def train(
         args=_arguments(settings, folder, model.device, options),
     )  # fmt: skip
     recorder.trainer = trainer
+    processes, in_a_step = (
+        counted(process_count(), "process", "processes"),
+        counted(recorder.examples_a_step, "example"),
+    )
+    logger.info("training on %s, %s a step", processes, in_a_step)
     for unwanted in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(unwanted)
     checkpoint = saved.last_checkpoint(folder)
@@ -303,6 +316,7 @@ def check_enough(examples: int, settings: OptimizerSettings) -> None:
 def _arguments(
     settings: OptimizerSettings, folder: Path, device: torch.device, options: Mapping[str, Any]
 ) -> TrainingArguments:
+    _ignore_launchers_precision("bf16" if options.get("bf16") else "no")
     # transformers renamed the option within 5.x and warns about the old name.
     fields = TrainingArguments.__dataclass_fields__
     recompute = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
@@ -334,8 +348,15 @@ def _arguments(
         use_cpu=device.type == "cpu",
         bf16=options.get("bf16", False),
         **{recompute: options.get("gradient_checkpointing", False)},
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=options.get("find_unused", False),
     )
+
+
+def _ignore_launchers_precision(wanted: str) -> None:
+    """Remove the number format that ``accelerate launch`` exports, which would override that of the settings."""
+    given = os.environ.pop(_LAUNCHERS_PRECISION, "no")
+    if given not in ("no", wanted):
+        logger.info("%s=%s in the environment is ignored; model.dtype chooses the format", _LAUNCHERS_PRECISION, given)
 
 
 @torch.no_grad()
@@ -351,12 +372,16 @@ def _validate(model: Any, held_out: Sequence[Any], objective: _Objective, batch_
 
 
 def mean_loss(objective: _Objective, model: Any, held_out: Sequence[Any], batch_size: int) -> dict[str, float]:
-    """Return the mean loss and its parts over the held-out examples, each part over the chunks that have it."""
+    """Return the mean loss and its parts over the held-out examples, as if they were one batch.
+
+    Without counts, a part is a mean over the examples of those chunks that have it.
+    """
+    chunks = [held_out[start : start + batch_size] for start in range(0, len(held_out), batch_size)]
     sums, weights = dict[str, float](), dict[str, int]()
-    for start in range(0, len(held_out), batch_size):
-        chunk = held_out[start : start + batch_size]
-        loss, parts = objective.loss(model, objective.collate(chunk))
+    for chunk, batch in zip(chunks, share_counts([objective.collate(chunk) for chunk in chunks]), strict=True):
+        loss, parts = objective.loss(model, batch)
+        weight = 1 if COUNTS in batch else len(chunk)
         for name, value in {"loss": loss.item(), **parts}.items():
-            sums[name] = sums.get(name, 0.0) + value * len(chunk)
-            weights[name] = weights.get(name, 0) + len(chunk)
+            sums[name] = sums.get(name, 0.0) + value * weight
+            weights[name] = weights.get(name, 0) + weight
     return {name: value / weights[name] for name, value in sums.items()}

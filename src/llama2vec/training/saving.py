@@ -11,7 +11,7 @@ from llama2vec.config import ModelSettings
 from llama2vec.data.examples.spool import SPOOL_FILE
 from llama2vec.files import apply_umask, remove, write_json
 from llama2vec.manifest import MANIFEST_FILE, build_manifest, sealed
-from llama2vec.model.local import quiet_transformers
+from llama2vec.model.loading import quiet_transformers
 from llama2vec.model.publish.origin import origin_of
 from llama2vec.model.publish.publishing import write_model_card
 from llama2vec.model.source import resolve_model

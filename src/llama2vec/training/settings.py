@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from llama2vec.config import Settings, StableHashSettings
 from llama2vec.terminal import counted
@@ -77,11 +77,6 @@ class OptimizerSettings(StableHashSettings):
         """Return the steps at whose checkpoints the weights are averaged, the earliest first."""
         last = ceil(self.steps / self.save_every)
         return [min(number * self.save_every, self.steps) for number in range(last - self.average_last + 1, last + 1)]
-
-    @field_validator("schedule", mode="before")
-    @classmethod
-    def _old_name(cls, value: Any) -> Any:
-        return "constant" if value == "constant_with_warmup" else value
 
 
 class TrackingSettings(Settings):

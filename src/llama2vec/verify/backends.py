@@ -16,7 +16,7 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import BackendError, ConfigError, DataError, one_line
 from llama2vec.files import FileKind, open_regular, read_text, write_output
 from llama2vec.model.golden import Golden
-from llama2vec.model.local import quiet_transformers
+from llama2vec.model.loading import quiet_transformers
 from llama2vec.model.publish.portable_files import MODULES_FILE
 from llama2vec.records import SIDES, Side, Vectors
 from llama2vec.terminal import counted

@@ -21,7 +21,7 @@ from torch import Tensor
 from llama2vec.config import PromptName
 from llama2vec.errors import ContractError, one_line
 from llama2vec.model.contract import CONTRACT_FILE, prefix_words
-from llama2vec.model.local import quiet_transformers
+from llama2vec.model.loading import quiet_transformers
 from llama2vec.model.tokenizer import load_tokenizer
 from llama2vec.records import Side, Vectors
 

@@ -16,6 +16,7 @@ from llama2vec.config import PromptSettings
 from llama2vec.model.prompt import prompt_ids
 from llama2vec.pretext.targets import TargetTokenizer
 from llama2vec.records import AdaptationExample
+from llama2vec.training.steps import share_counts
 
 
 def objective_for(model: Any, tokenizer: Any, micro_batch_tokens: int = 0, **settings: Any) -> PretextObjective:
@@ -54,14 +55,56 @@ def test_both_tasks_are_averaged_by_their_weights(
     assert loss.item() == pytest.approx(0.5 * (0.75 * parts["loss_self"] + 0.25 * parts["loss_next"]), rel=1e-5)
 
 
-def test_a_batch_of_lone_passages_trains_ebae_and_skips_ebar(
+def test_a_batch_of_lone_passages_trains_ebae_at_its_own_weight_and_skips_ebar(
     make_model: Callable[..., Any], tokenizer: Any, sentences: list[str]
 ) -> None:
     model = make_model("llama")
     objective = objective_for(model, tokenizer)
     loss, parts = objective.loss(model, objective.collate([AdaptationExample(sentences[0], "")]))
     assert set(parts) == {"loss_self"}
-    assert loss.item() == pytest.approx(parts["loss_self"], rel=1e-6)
+    # Half, as in every other batch: EBAE would otherwise count double wherever a batch has no U.
+    assert loss.item() == pytest.approx(0.5 * parts["loss_self"], rel=1e-6)
+
+
+@pytest.mark.parametrize("language_model_weight", [0.0, 0.7])
+@pytest.mark.parametrize("followed", [{0}, {0, 4, 5, 6, 7}, set(), set(range(8))])
+def test_a_step_has_one_loss_and_gradient_however_it_is_cut(
+    followed: set[int], language_model_weight: float, make_model: Callable[..., Any], tokenizer: Any,
+    sentences: list[str],
+) -> None:  # fmt: skip
+    model = make_model("llama")
+    objective = objective_for(model, tokenizer, language_model_weight=language_model_weight)
+    examples = [
+        AdaptationExample(sentences[row][: 12 + 8 * row], sentences[row + 8] if row in followed else "")
+        for row in range(8)
+    ]
+
+    def step(size: int) -> tuple[float, dict[str, float], torch.Tensor, dict[str, float]]:
+        model.zero_grad()
+        batches = [objective.collate(examples[start : start + size]) for start in range(0, 8, size)]
+        loss, parts = 0.0, dict[str, float]()
+        for batch in share_counts(batches):
+            one, its = objective.loss(model, batch)
+            (one / len(batches)).backward()
+            loss += one.item() / len(batches)
+            parts = {name: parts.get(name, 0.0) + value / len(batches) for name, value in its.items()}
+        gradient = torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None])
+        with torch.no_grad():
+            return loss, parts, gradient, objective.validate(model, examples, size)
+
+    loss, parts, gradient, validated = step(8)
+    assert set(parts) == {"loss_self"} | ({"loss_next"} if followed else set()) | (
+        {"loss_lm"} if language_model_weight else set()
+    )
+    whole = 0.5 * (parts["loss_self"] + parts.get("loss_next", 0.0)) + language_model_weight * parts.get("loss_lm", 0.0)
+    assert loss == pytest.approx(whole, rel=1e-6)
+    assert validated == pytest.approx({"loss": loss, **parts}, rel=1e-6)
+    for size in (4, 2, 3):
+        found, its, other, read = step(size)
+        assert found == pytest.approx(loss, rel=1e-6)
+        assert its == pytest.approx(parts, rel=1e-6)
+        assert float((other - gradient).norm() / gradient.norm()) < 1e-5
+        assert read == pytest.approx(validated, rel=1e-6)
 
 
 def test_a_batch_with_nothing_to_predict_is_a_zero_that_can_be_differentiated(

@@ -124,3 +124,14 @@ def test_each_sample_of_a_set_has_a_corpus_of_its_own(toy_data: Path, toy: Any, 
         len(small.passages),
         len(large.passages),
     ]
+
+
+def test_kept_vectors_are_of_one_number_format(tmp_path: Path) -> None:
+    from benchmarks.mistakes import check_format
+
+    for _ in range(2):
+        check_format(tmp_path / "kept", "float32")
+    with pytest.raises(
+        ConfigError, match="kept keeps vectors computed in float32, and this model computes in bfloat16"
+    ):
+        check_format(tmp_path / "kept", "bfloat16")

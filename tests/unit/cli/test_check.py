@@ -156,8 +156,36 @@ def test_settings_are_taken_as_fine_tuning_takes_them(
     assert "--model a and --set model.name=" in command_line.refused("check", *given, "--model", "a")
 
 
+def test_a_split_of_files_is_one_line_and_files_without_scores_are_noted(
+    check: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    plain = written(tmp_path / "a.jsonl", [GOOD])
+    scored = written(tmp_path / "b.jsonl", [{**GOOD, "pos_scores": [1.0], "neg_scores": [0.1]}])
+    code, _, err = check(plain, scored, "--split", "dev")
+    assert (code, err) == (2, f"llama2vec: {plain} is a file, which has no splits; drop the split 'dev'\n")
+    code, out, _ = check(plain, scored)
+    assert code == 0
+    assert f"Worth a look: {plain}: 1 row without scores, which other sources have" in out
+
+
 def test_one_row_is_told_in_the_singular(check: Callable[..., Outcome], tmp_path: Path) -> None:
     data = written(tmp_path / "a.jsonl", [GOOD])
     assert check(data)[1].endswith(f"Checked {data}: 1 row, no problems\n")
     assert "  1 row, 1 example: 1 positive, 1 negative\n" in check(data)[1]
     assert "has problems in 1 of 1 row (" in check(written(data, [{**GOOD, "pos": []}]))[2]
+
+
+def test_the_rows_of_a_beir_folder_are_read_by_the_fields_that_are_named(
+    check: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    folder = tmp_path / "task"
+    (folder / "qrels").mkdir(parents=True)
+    written(folder / "corpus.jsonl", [{"key": "p", "body": "A llama hums when it is content."}])
+    written(folder / "queries.jsonl", [{"_id": "q", "text": "what hums?"}])
+    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp\t1\n", encoding="utf-8")
+    code, _, err = check(folder)
+    assert code == 2
+    assert "name its field (reading.id_field)" in err
+    code, out, err = check(folder, "--set", "reading.id_field=key", "--set", "reading.text_field=body")
+    assert (code, err) == (0, "")
+    assert out.endswith("1 row, no problems\n")

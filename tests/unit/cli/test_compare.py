@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from compared import read_comparisons
+from made_results import write_seeds
 from running import CommandLine
 from word_encoder import write_task
 
@@ -340,6 +341,47 @@ def test_texts_are_read_by_the_fields_that_are_named(
     assert "stone does not hum" in usual[1]
     corpus = beir / "corpus.jsonl"
     corpus.write_text(corpus.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
-    assert "name its field (text_field)" in refused(*runs, "--task", beir)
+    assert "name its field (reading.text_field)" in refused(*runs, "--task", beir)
     assert compare(*runs, "--task", beir, "--set", "reading.text_field=body") == usual
     assert "compare takes reading.KEY alone" in refused(*runs, "--task", beir, "--set", "flips=3")
+
+
+def test_folders_of_seeds_are_compared_and_written(
+    compare: Callable[..., Outcome], refused: Callable[..., str], runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first = write_seeds(tmp_path / "first", {0: {"adapted": [0.0, 0.5]}, 1: {"adapted": [0.5, 0.5]}})
+    second = write_seeds(tmp_path / "second", {0: {"adapted": [1.0, 0.5]}, 1: {"adapted": [0.5, 0.5]}})
+    code, out, err = compare(first, f"{second}:adapted", "--output", tmp_path / "c.json")
+    assert (code, err) == (0, "")
+    assert "tiny/test · nDCG@10 · 2 judged queries" in out
+    (comparison,) = read_comparisons(tmp_path / "c.json")
+    assert [*comparison.systems.values()] == [0.375, 0.625]
+    assert [pair.difference for pair in comparison.pairs] == [0.25]
+    assert "new.trec is not a folder, and the others are" in refused(first, runs[1])
+    assert "--ties belongs to runs, and these are folders" in refused(first, second, "--ties", "id")
+    assert "--qrels belongs to runs" in refused(first, second, "--qrels", tmp_path / "x.tsv")
+
+
+def test_equal_scores_are_ranked_as_by_trec_eval_or_by_id(
+    compare: Callable[..., Outcome],
+    refused: Callable[..., str],
+    beir: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "llama2vec")
+    paths = [tmp_path / f"{name}.trec" for name in "ab"]
+    write_run(Run({"q1": {"p1": 1.0, "p2": 1.0}, "q2": {"p3": 1.0}}, "a"), paths[0])
+    write_run(Run({"q1": {"p1": 1.0}, "q2": {"p3": 1.0}}, "b"), paths[1])
+    for ties, expected in {"trec_eval": 0.5, "id": 1.0}.items():
+        chosen = [] if ties == "trec_eval" else ["--ties", ties]
+        options = ["--task", beir, "--metric", "MRR@10", *chosen, "--output", tmp_path / f"{ties}.json"]
+        caplog.clear()
+        assert compare(*paths, *options)[0] == 0
+        order = "descending id, as in trec_eval" if ties == "trec_eval" else "ascending id"
+        line = f"run 'a' has equal scores above the cutoffs (of 4 queries: MRR@10 1); they are ranked by {order}"
+        assert line in caplog.messages
+        (comparison,) = read_comparisons(tmp_path / f"{ties}.json")
+        assert comparison.per_query["a"]["q1"] == expected
+        assert comparison.settings["ties"] == {"a": ties, "b": ties}
+    assert "--ties rank: choose trec_eval or id" in refused(*paths, "--task", beir, "--ties", "rank")

@@ -80,3 +80,20 @@ def test_prompts_and_fields_are_taken_as_encode_takes_them(
     assert QueryTable.load(output).contract_hash == VectorStore.open(tmp_path / "store").contract_hash
     split = ("--set", "passages.tokens=9")
     assert "drop it" in command_line.refused("distill", llama_folder, "--corpus", corpus, "-o", output, *split)
+
+
+def test_labeled_examples_are_sample_queries_and_fields_are_named(
+    llama_folder: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    options = ["--count", 40, "--dtype", "float32", "--device", "cpu"]
+    rows, named = tmp_path / "rows.jsonl", tmp_path / "named.jsonl"
+    asked = [f"river stone {number} bridge" for number in range(40)]
+    rows.write_text("".join(json.dumps({"query": text, "pos": ["p"]}) + "\n" for text in asked), encoding="utf-8")
+    named.write_text("".join(json.dumps({"id": text, "ask": text}) + "\n" for text in asked), encoding="utf-8")
+    done = command_line("distill", llama_folder, "--queries", rows, "-o", tmp_path / "table", *options)
+    assert done.code == 0, done.err
+    assert "fitted to 40 queries" in done.out
+    call = ("distill", llama_folder, "--queries", named, "-o", tmp_path / "named", *options)
+    assert "name its field (reading.text_field)" in command_line.refused(*call)
+    assert command_line(*call, "--set", "reading.text_field=ask").code == 0
+    assert QueryTable.load(tmp_path / "named").facts["texts"] == 40

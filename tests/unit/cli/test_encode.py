@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from running import CommandLine
 
+from llama2vec.model.encoder import Encoder
 from llama2vec.retrieve.store.reader import VectorStore
 
 
@@ -83,7 +84,7 @@ def test_documents_and_rows_are_read_as_set_and_the_table_ends_the_output(
 ) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"key": "a", "body": "A llama.", "year": 2020}\n', encoding="utf-8")
-    assert "(id_field)" in command_line.refused("encode", llama_folder, rows, "-o", tmp_path / "store")
+    assert "(reading.id_field)" in command_line.refused("encode", llama_folder, rows, "-o", tmp_path / "store")
     sets = ["--set", "reading.text_field=body", "--set", "reading.id_field=key"]
     done = command_line("encode", llama_folder, rows, "-o", tmp_path / "store", *sets, "--set", "passage_max_tokens=9")
     assert done.code == 0, done.err
@@ -108,7 +109,7 @@ def test_documents_and_rows_are_read_as_set_and_the_table_ends_the_output(
     strict = command_line.refused(*call[:4], tmp_path / "strict", "--set", "reading.strict=true")
     assert "photo.png" in strict
     assert not (tmp_path / "strict").exists()
-    assert "did you mean 'text_field'" in command_line.refused(
+    assert "did you mean 'reading.text_field'" in command_line.refused(
         *call[:4], tmp_path / "no", "--set", "reading.text_fild=b"
     )
 
@@ -126,3 +127,28 @@ def test_a_corpus_that_is_saved_while_the_model_loads_leaves_no_store(
     assert not store.exists()
     assert command_line("encode", llama_folder, corpus, "-o", store).code == 0
     assert VectorStore.open(store).passage(0).text == "the newer text 0"
+
+
+def test_a_store_is_encoded_in_one_number_format(
+    command_line: CommandLine,
+    llama_folder: Path,
+    corpus_file: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Encoder.load(llama_folder, device="cpu", dtype="float32").save(tmp_path / "model")
+    call = ["encode", tmp_path / "model", corpus_file, "-o", tmp_path / "store", "--shard-size", 10, "--device", "cpu"]
+    assert command_line(*call, "--dtype", "bfloat16").code == 0
+    assert command_line(*call).code == 0
+    assert "computed in" not in caplog.text
+    assert command_line(*call, "--dtype", "float32").code == 0
+    assert "was computed in bfloat16, not float32; to encode it again, pass --overwrite" in caplog.text
+    for part in (tmp_path / "store").glob("shard-00001.*"):
+        part.unlink()
+    refused = command_line.refused(*call, "--dtype", "float32")
+    assert "begun with bfloat16, not float32; pass --dtype bfloat16, or --overwrite" in refused
+    assert command_line(*call, "--dtype", "bfloat16").code == 0
+    reused = ["encode", *call[1:3], "-o", tmp_path / "next", "--device", "cpu", "--reuse", tmp_path / "store"]
+    assert "pass --dtype bfloat16, or leave out --reuse" in command_line.refused(*reused, "--dtype", "float32")
+    assert command_line(*call, "--dtype", "float32", "--overwrite").code == 0
+    assert VectorStore.open(tmp_path / "store").compute_dtype == "float32"

@@ -6,8 +6,12 @@ import json
 from dataclasses import astuple
 from pathlib import Path
 
+import ir_measures
 import pytest
 from running import CommandLine
+
+from llama2vec.data.tasks.trec import read_qrels, write_run
+from llama2vec.records import Run
 
 DATA = Path(__file__).resolve().parents[3] / "../shared/data"
 
@@ -280,3 +284,62 @@ def test_prompts_are_an_option_as_everywhere_and_a_setting_as_before(
     assert "this is bm25; leave it out" in command_line.refused(
         "evaluate", "bm25", "--task", folder, "--prompts", "echo"
     )
+
+
+def test_a_given_run_scores_as_trec_eval_scores_it_and_by_id_when_asked(
+    folder: Path, tmp_path: Path, command_line: CommandLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "llama2vec")
+    found, judged = tmp_path / "found.trec", read_qrels(folder / "qrels" / "test.tsv")
+    (relevant,) = judged["q0"]
+    names = sorted({relevant, *(name for gains in judged.values() for name in gains)})
+    write_run(Run({query: dict.fromkeys(names, 0.1) for query in judged}, "tied"), found)
+    metrics = [ir_measures.parse_measure(name) for name in ("nDCG@10", "AP")]
+    for ties in ("trec_eval", "id"):
+        chosen = [] if ties == "trec_eval" else ["--set", "ties=id"]
+        options = ["--task", folder, "--metric", "nDCG@10", "--metric", "AP", *chosen]
+        done = command_line("evaluate", found, *options, "-o", tmp_path / ties)
+        assert done.code == 0
+        assert "run 'tied' has equal scores above the cutoffs (of 4 queries: nDCG@10 4, AP 4)" in caplog.text
+        result = json.loads((tmp_path / ties / "scifact-test.json").read_text(encoding="utf-8"))
+        given = found if ties == "trec_eval" else tmp_path / ties / "scifact-test.trec"
+        expected = ir_measures.calc_aggregate(metrics, judged, [*ir_measures.read_trec_run(str(given))])
+        assert result["metrics"] == pytest.approx({str(name): value for name, value in expected.items()}, abs=1e-12)
+        assert result["settings"].get("ties") == (ties if ties == "trec_eval" else None)
+        # The run that was kept scores the same again.
+        kept = tmp_path / ties / "scifact-test.trec"
+        assert command_line("evaluate", kept, *options, "-o", tmp_path / f"{ties}-again").code == 0
+        again = json.loads((tmp_path / f"{ties}-again" / "scifact-test.json").read_text(encoding="utf-8"))
+        assert again["metrics"] == result["metrics"]
+    assert "ties=id orders the equal scores of a run; leave it out for bm25" in command_line.refused(
+        "evaluate", "bm25", "--task", folder, "--set", "ties=id"
+    )
+
+
+def test_trec_eval_gives_our_own_runs_the_numbers_that_are_shown(
+    folder: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    rows = [{"_id": f"t{n}", "text": "the same words"} for n in range(30)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "words"}\n', encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text("q\tt10\t1\nq\tt2\t2\n", encoding="utf-8")
+    options = ["--task", folder, "--metric", "nDCG@10", "--metric", "AP", "-o", tmp_path / "out"]
+    assert command_line("evaluate", "bm25", *options).code == 0
+    shown = json.loads((tmp_path / "out" / "scifact-test.json").read_text(encoding="utf-8"))["metrics"]
+    metrics = [ir_measures.parse_measure(name) for name in shown]
+    run = [*ir_measures.read_trec_run(str(tmp_path / "out" / "scifact-test.trec"))]
+    found = ir_measures.calc_aggregate(metrics, read_qrels(folder / "qrels" / "test.tsv"), run)
+    assert {str(name): value for name, value in found.items()} == pytest.approx(shown, abs=1e-12)
+
+
+def test_a_model_is_one_system_however_its_folder_is_written(
+    folder: Path, tmp_path: Path, command_line: CommandLine, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tuned").symlink_to(llama_folder)
+    names = ["tuned", "./tuned", "tuned/", tmp_path / "tuned"]
+    for name in names:
+        done = command_line("evaluate", name, "--task", folder, "-o", "out", "--dtype", "float32", "--device", "cpu")
+        assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == "All tasks were already scored: out"
+    assert json.loads((tmp_path / "out" / "scifact-test.json").read_text(encoding="utf-8"))["system"] == "tuned"

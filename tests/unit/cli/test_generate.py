@@ -33,7 +33,7 @@ def test_an_llm_writes_examples_and_the_same_call_has_nothing_to_do(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--set", "generate.questionz=1"], "did you mean 'questions'?"),
+        (["--set", "generate.questionz=1"], "did you mean 'generate.questions'?"),
         (["--model", "nowhere/at-all"], "nowhere/at-all"),
     ],
 )

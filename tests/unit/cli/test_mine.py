@@ -35,9 +35,10 @@ def test_mining_reports_and_the_same_call_has_nothing_to_do(files: dict[str, Pat
     [
         (["--set", "mine.bm25=false"], "nothing to mine with"),
         (["--set", "mine.first_rank=9", "--set", "mine.last_rank=3"], "first_rank (9) must be at most last_rank (3)"),
-        (["--set", "mine.negativs=3"], "did you mean 'negatives'?"),
+        (["--set", "mine.negativs=3"], "did you mean 'mine.negatives'?"),
         (["--corpus", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["--store", "nowhere"], "no index at nowhere"),
+        (["--split", "dev"], "is a file, which has no splits; drop the split 'dev'"),
         (["--set", "mine.short=error", "--set", "mine.negatives=99"], "of 99 negatives; widen"),
     ],
 )
@@ -116,7 +117,7 @@ def test_the_corpus_is_read_as_set_and_the_table_ends_the_output(
     call = ["mine", files["pairs"], "--set", "mine.negatives=2"]
     assert command_line(*call, "-o", files["output"], "--corpus", files["corpus"]).code == 0
     other = tmp_path / "other.jsonl"
-    assert "(text_field)" in command_line.refused(*call, "-o", other, "--corpus", renamed)
+    assert "(reading.text_field)" in command_line.refused(*call, "-o", other, "--corpus", renamed)
     done = command_line(*call, "-o", other, "--corpus", renamed, "--set", "reading.text_field=body")
     assert done.code == 0, done.err
     assert other.read_bytes() == files["output"].read_bytes()

@@ -178,7 +178,7 @@ def test_a_corpus_is_read_by_the_fields_that_are_named(
     call = ["rerank", run, "--model", model, "--device", "cpu", "--task", folder, "--depth", 2]
     assert command_line(*call, "-o", tmp_path / "usual.trec").code == 0
     corpus.write_text(corpus.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
-    assert "name its field (text_field)" in command_line.refused(*call, "-o", tmp_path / "named.trec")
+    assert "name its field (reading.text_field)" in command_line.refused(*call, "-o", tmp_path / "named.trec")
     named = command_line(*call, "--set", "reading.text_field=body", "-o", tmp_path / "named.trec")
     assert named.code == 0, named.err
     assert read_run(tmp_path / "named.trec").results == read_run(tmp_path / "usual.trec").results

@@ -34,7 +34,10 @@ def test_a_dry_run_shows_every_stage_with_time_and_memory_and_writes_nothing(
     ("arguments", "message"),
     [
         (["--from", "index", "--until", "pairs"], "--from index comes after --until pairs"),
-        (["--set", "adapt.optimizer.stepz=3"], "unknown key 'adapt.optimizer.stepz'; did you mean 'steps'?"),
+        (
+            ["--set", "adapt.optimizer.stepz=3"],
+            "unknown key 'adapt.optimizer.stepz'; did you mean 'adapt.optimizer.steps'?",
+        ),
         (["--set", "adapt"], "--set adapt: write it as section.key=value"),
         (["--corpus", ""], "give a recipe, or --corpus"),
         (["--model", "./nowhere"], "nowhere: no such model folder or file"),

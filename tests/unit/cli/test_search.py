@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from counting_encoder import CountingEncoder
 from running import CommandLine
+from synced_folder import sync, write
 
 from llama2vec.data.tasks.trec import read_run
 from llama2vec.records import Passage, Place
@@ -238,3 +239,39 @@ def test_queries_without_text_are_counted(
     assert done.code == 0, done.err
     warning = f"{asked}: 1 query ('q') has no text, and its ranking means nothing; write or remove it"
     assert [line for line in caplog.messages if "no text" in line] == [warning]
+
+
+def test_a_search_by_bm25_says_nothing_of_vectors_that_are_missing(
+    tmp_path: Path, command_line: CommandLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "llama2vec")
+    store = write_store(lambda: [Passage("a", "river")], None, tmp_path / "words", source={})
+    build_index(store, tmp_path / "index", bm25="en")
+    assert command_line("search", tmp_path / "index", "river").code == 0
+    assert "has no vectors" in caplog.text
+    caplog.clear()
+    assert command_line("search", tmp_path / "index", "river", "--mode", "bm25").code == 0
+    assert "vectors" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["index.json", "part.json", "store.json", "documents.json"])
+def test_a_file_that_may_not_be_read_is_named_with_the_systems_reason(
+    command_line: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
+    sync(folder, index)
+    read_bytes = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    asked = ("remove", index, "a.txt") if name == "documents.json" else ("search", index, "wool")
+    told = command_line.refused(*asked)
+    assert f"{name} cannot be read (Permission denied); check permissions and disk" in told or (
+        f"{name}: Permission denied; check permissions and disk" in told
+    )
+    assert "build the index again" not in told
+    assert "free space" not in told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import stdev
+from typing import Any
 
 import pytest
 from running import CommandLine
@@ -59,6 +60,33 @@ def test_each_seed_has_a_folder_and_the_table_their_mean_and_deviation(
     assert manifest["results"]["losses"]["loss"] == losses[1]
 
 
+def test_further_seeds_join_those_of_an_earlier_call_that_have_the_same_settings(
+    command_line: CommandLine, fine_tuning: list[object], tmp_path: Path
+) -> None:
+    def table() -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((tmp_path / "out" / "seeds.json").read_text(encoding="utf-8"))
+        return content
+
+    assert command_line(*fine_tuning, "--seeds", "3,5").code == 0
+    before = table()["figures"]["loss"]["values"]
+    done = command_line(*fine_tuning, "--seeds", "6")
+    assert done.code == 0, done.err
+    assert table()["seeds"] == [3, 5, 6]
+    assert table()["figures"]["loss"]["values"][:2] == before
+    assert "finetune, 3 seeds" in done.out
+    # An earlier seed that is no longer whole, and others with other settings.
+    (tmp_path / "out" / "seed-5" / "manifest.json").unlink()
+    done = command_line(*fine_tuning, "--seeds", "7")
+    assert table()["seeds"] == [3, 6, 7]
+    assert "Seed 5 leaves the table: it is not finished with these settings" in done.out
+    done = command_line(*fine_tuning, "--set", "optimizer.learning_rate=0.5", "--seeds", "8")
+    assert done.code == 0, done.err
+    assert table()["seeds"] == [8]
+    assert "Seed 3 leaves the table:" in done.out
+    assert "optimizer.learning_rate" in done.out
+    assert (tmp_path / "out" / "seed-3" / "manifest.json").is_file()
+
+
 def test_an_adaptation_and_a_run_are_repeated_too(
     command_line: CommandLine, llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:
@@ -72,10 +100,18 @@ def test_an_adaptation_and_a_run_are_repeated_too(
     assert done.code == 0, done.err
     figures = json.loads((tmp_path / "r" / "seeds.json").read_text(encoding="utf-8"))["figures"]
     assert len(figures["adapt: loss"]["values"]) == 2
+    base[base.index("0,1")] = "2"
+    done = command_line("run", *base, "-o", tmp_path / "r", *more, "--until", "adapt")
+    assert done.code == 0, done.err
+    content = json.loads((tmp_path / "r" / "seeds.json").read_text(encoding="utf-8"))
+    assert content["seeds"] == [0, 1, 2]
+    assert content["figures"]["adapt: loss"]["values"][:2] == figures["adapt: loss"]["values"]
     for seed in (0, 1):
         recipe = json.loads((tmp_path / "r" / f"seed-{seed}" / "run.json").read_text(encoding="utf-8"))["recipe"]
         seeds = [recipe["adapt"]["optimizer"]["seed"], recipe["finetune"]["optimizer"]["seed"], recipe["pairs"]["seed"]]
         assert seeds == [seed] * 3
+        names = [recipe[stage]["tracking"]["name"] for stage in ("adapt", "finetune")]
+        assert names == [f"r-seed-{seed}-adapt", f"r-seed-{seed}-finetune"]
 
 
 @pytest.mark.parametrize(

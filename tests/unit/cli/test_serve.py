@@ -29,7 +29,7 @@ from llama2vec.serve.settings import ProxySettings
         (["--model", "m", "--max-batch", 0], "--max-batch 0: input should be greater than or equal to 1"),
         (["--model", "m", "--timeout", "nan"], "--timeout nan: input should be less than or equal to 86400"),
         (["--model", "m", "--grace", -1], "--grace -1: input should be greater than or equal to 0"),
-        (["--model", "m", "--max-waiting", 1], "--max-waiting 1 must be at least --max-texts 256"),
+        (["--model", "m", "--max-waiting", 1], "--max-waiting 1 must be at least --max-texts 2048"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -19,7 +19,7 @@ from llama2vec.errors import ConfigError
         (CorpusPairSettings, "crop_max_words=2", r"query_min_words \(3\).*crop_max_words \(2\)"),
         (CorpusPairSettings, "query_max_words=11", r"crop_max_words \(12\) ≤ query_max_words \(11\)"),
         (CorpusPairSettings, "kinds={title=0, first_sentence=0, halves=0, crop=0}", "the share of every kind is 0"),
-        (CorpusPairSettings, "kinds.titel=1", "did you mean 'title'"),
+        (CorpusPairSettings, "kinds.titel=1", "did you mean 'kinds.title'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(schema: type[TextSettings], override: str, message: str) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from llama2vec.engines.engine import ABOUT, About, Entry
 from llama2vec.engines.milvus import Milvus
-from llama2vec.errors import EngineError
 from llama2vec.records import Passage
 
 HOSTILE_IDS = ["it's", "back\\slash", 'z" or id != "', "two\nlines", "a'] or id not in ['", "世界"]
@@ -45,7 +44,7 @@ class Client:
         return bool(self.schema.names)
 
     def describe_collection(self, name: str, **options: Any) -> dict[str, Any]:
-        return {"properties": {ABOUT: self.about}, "fields": [{"name": one} for one in self.schema.names]}
+        return {"properties": {ABOUT: self.about}}
 
     def create_schema(self, **options: Any) -> Schema:
         return Schema()
@@ -102,15 +101,6 @@ def test_ids_are_never_part_of_an_expression(client: Client) -> None:
     assert [one for batch in engine.digests() for one, _ in batch] == HOSTILE_IDS
     engine.delete(HOSTILE_IDS[:4])
     assert [one for batch in engine.digests() for one, _ in batch] == HOSTILE_IDS[4:]
-
-
-def test_a_collection_whose_keys_are_ids_is_searched_and_not_changed(client: Client) -> None:
-    client.schema.names = ["id", "digest", "title", "text", "path", "page", "place", "fields", "vector"]
-    client.about = About(contract_hash="c0ffee", dimension=2).model_dump_json()
-    engine = opened()
-    assert engine.about() is not None
-    with pytest.raises(EngineError, match=r"made by an older llama2vec, .* choose another --collection, or drop this"):
-        next(engine.digests())
 
 
 def test_a_text_that_is_too_long_is_named_with_its_bytes() -> None:

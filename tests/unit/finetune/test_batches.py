@@ -129,6 +129,20 @@ def test_teacher_scores_that_compare_nothing_are_refused(settings: dict[str, Any
     check([alone, RICH], **settings)
 
 
+@pytest.mark.parametrize("settings", [{"distillation_weight": 1.0}, {"false_negatives": "teacher"}])
+def test_queries_without_scores_beside_others_with_scores_are_counted(
+    settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = [TrainingExample(f"q{number}", (f"p{number}",), ("n",)) for number in range(199)]
+    scored = TrainingExample("q", ("p",), ("n",), positive_scores=(1.0,), negative_scores=(0.5,))
+    check([*plain, scored], **settings)
+    assert "199 of 200 queries have no scores to learn from; give them pos_scores and neg_scores" in caplog.text
+    caplog.clear()
+    check([*plain, scored])
+    check([scored], **settings)
+    assert not caplog.records
+
+
 def test_two_scored_positives_are_enough_to_compare() -> None:
     alone = TrainingExample("q", ("p", "r"), (), positive_scores=(1.0, 0.5))
     check([alone], distillation_weight=1.0, positives=2, negatives=0)

@@ -15,7 +15,7 @@ from llama2vec.finetune.settings import FinetuneConfig
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("contrastive.temprature=1", "did you mean 'temperature'"),
+        ("contrastive.temprature=1", "did you mean 'contrastive.temperature'"),
         ("contrastive.temperature=0", "contrastive.temperature"),
         ("contrastive.weight=0", "nothing to learn"),
         ("encoder.query_prompt=both", "encoder.query_prompt"),
@@ -65,3 +65,12 @@ def test_epochs_beside_the_steps_of_a_recipe_are_refused_and_steps_beside_its_ep
         load_config(FinetuneConfig, recipe, ["optimizer.epochs=3"])
     assert load_config(FinetuneConfig, recipe, ["optimizer.epochs=3", "optimizer.steps=0"]).optimizer.epochs == 3
     assert load_config(FinetuneConfig, "finetune-cpu", ["optimizer.steps=5"]).optimizer.steps == 5
+
+
+def test_fields_that_are_named_are_in_the_plan_and_the_usual_ones_leave_it_as_it_was() -> None:
+    usual, strict = FinetuneConfig(), load_config(FinetuneConfig, None, ["reading.strict=true"])
+    assert usual.deciding() == strict.deciding()
+    assert "reading" not in usual.deciding()
+    assert "reading" not in usual.model_dump()
+    named = load_config(FinetuneConfig, None, ["reading.text_field=body"])
+    assert named.deciding() == {**usual.deciding(), "reading": {"text_field": "body"}}

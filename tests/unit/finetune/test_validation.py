@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import CorpusFormatError, EvaluationError
 from llama2vec.finetune.settings import ValidationSettings
 from llama2vec.finetune.validation import examples_task, hold_out, read_validation
@@ -126,3 +127,13 @@ def test_a_task_of_examples_holds_their_positives_negatives_and_some_passages_of
     assert task.passages[:3] == ["one", "two", "three"]
     assert len(task.passages) == 3 + 4
     assert task.qrels == {"0": {"0": 1, "1": 1}, "1": {"0": 1}}
+
+
+def test_the_fields_of_a_beir_folder_that_validates_are_those_that_are_named(beir: Path) -> None:
+    settings = ValidationSettings(source=str(beir), split="test", extra_passages=5)
+    usual = read_validation(settings, [], seed=0)
+    corpus = beir / "corpus.jsonl"
+    corpus.write_text(corpus.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
+    with pytest.raises(CorpusFormatError, match=r"reading\.text_field"):
+        read_validation(settings, [], 0, ReadingSettings())
+    assert read_validation(settings, [], 0, ReadingSettings(text_field="body")) == usual

@@ -70,7 +70,9 @@ def test_questions_become_examples_with_a_report(
     assert (told["passages"], told["asked"], told["kept"]) == (11, 10, 10)
     assert told["refused"]["repeated"]["questions"] == 10
     assert "20 questions for 10 of 11 passages; 10 kept" in report.summary()
-    assert sorted(path.name for path in output.parent.iterdir()) == ["pairs.jsonl", "pairs.jsonl.report.json"]
+    kept, *files = sorted(path.name for path in output.parent.iterdir())[1:]
+    assert kept.startswith("pairs.jsonl.questions-")
+    assert files == ["pairs.jsonl.report.json"]
     monkeypatch.setattr("llama2vec.model.backbone.load_backbone", lambda *_: pytest.fail("loads the LLM for nothing"))
     assert generate_to_file(inputs, output, SETTINGS) is None
     with pytest.raises(OutputExistsError):
@@ -96,7 +98,36 @@ def test_a_killed_call_resumes_with_the_batches_that_it_finished(
     generate_to_file(inputs, output, SETTINGS)
     assert Echo.calls == [(4, 4), (2, 8)]
     assert output.read_bytes() == whole.read_bytes()
-    assert not list(tmp_path.glob("*.questions-*"))
+    assert list(tmp_path.glob("pairs.jsonl.questions-*")) == [left]
+
+
+def test_other_filters_need_no_new_questions_and_other_questions_take_the_place_of_the_first(
+    inputs: GenerationInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "pairs.jsonl"
+    generate_to_file(inputs, output, SETTINGS)
+    (first,) = tmp_path.glob("*.questions-*")
+    Echo.calls.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("llama2vec.model.backbone.load_backbone", lambda *_: pytest.fail("loads the LLM for nothing"))
+        report = generate_to_file(inputs, output, SETTINGS.model_copy(update={"max_words": 20}), overwrite=True)
+        assert report is not None
+        assert (report.asked, report.kept) == (10, 10)
+        assert json.loads(report_path(output).read_text())["settings"]["max_words"] == 20
+        assert generate_to_file(inputs, output, SETTINGS, overwrite=True) is not None
+        assert generate_to_file(inputs, output, SETTINGS, overwrite=True, again=False) is None
+    assert Echo.calls == []
+    assert len(list(read_examples(str(output)))) == 10
+    other = SETTINGS.model_copy(update={"seed": 1})
+    monkeypatch.setattr(Echo, "killed_after", 1)
+    with pytest.raises(KeyboardInterrupt):
+        generate_to_file(inputs, output, other, overwrite=True)
+    assert len(list(read_examples(str(output)))) == 10
+    assert first in tmp_path.glob("*.questions-*")
+    monkeypatch.setattr(Echo, "killed_after", 99)
+    generate_to_file(inputs, output, other, overwrite=True)
+    (second,) = tmp_path.glob("*.questions-*")
+    assert second != first
 
 
 def test_questions_go_on_offline_and_those_for_other_passages_are_written_again(

@@ -16,7 +16,7 @@ from llama2vec.generate.settings import FEW_SHOT, GenerateConfig
         ("generate.prompt='{passage} {passage}'", r"must name \{passage\} once"),
         ("generate.temperature=0", r"writes the same question 2 times; set questions = 1"),
         ("generate.min_words=30", r"min_words \(30\) must be at most max_words \(24\)"),
-        ("generate.question=3", r"did you mean 'questions'"),
+        ("generate.question=3", r"did you mean 'generate.questions'"),
     ],
 )
 def test_a_mistake_is_named(override: str, message: str) -> None:

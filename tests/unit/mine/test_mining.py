@@ -14,7 +14,7 @@ import pytest
 from made_examples import OPEN, TopicEncoder, with_bm25, write_jsonl
 
 from llama2vec.data.examples import reported
-from llama2vec.data.examples.labeled import read_examples
+from llama2vec.data.examples.labeled import named_fingerprint, read_examples
 from llama2vec.data.examples.reported import report_path
 from llama2vec.errors import (
     ConfigError,
@@ -129,6 +129,22 @@ def test_a_replacement_killed_between_examples_and_report_ends_with_the_next_cal
     assert [path.name for path in output.parent.iterdir() if path.name.startswith(".")] == []
 
 
+def test_examples_under_another_name_are_the_same_and_an_earlier_version_named_them(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mined(path: Path, corpus: Path = files["corpus"]) -> object:
+        return mine_to_file(MiningInputs(str(path), corpus=str(corpus)), files["output"], OPEN)
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr("llama2vec.mine.mining.examples_fingerprint", named_fingerprint)
+        assert mined(files["pairs"])
+    assert mined(files["pairs"]) is None
+    files["output"].unlink()
+    assert mined(files["pairs"])
+    renamed = files["pairs"].rename(files["pairs"].with_name("renamed.jsonl"))
+    assert mined(renamed) is None
+
+
 def test_changed_inputs_are_noticed(files: dict[str, Path], corpus: list[Passage]) -> None:
     inputs = MiningInputs(str(files["pairs"]), corpus=str(files["corpus"]))
     mine_to_file(inputs, files["output"], OPEN)
@@ -184,6 +200,22 @@ def test_a_corpus_that_was_encoded_together_is_not_encoded_again(files: dict[str
     encode_together(inputs, files["output"])
     assert mine_to_file(inputs, files["output"], OPEN)
     assert encoder.passages_encoded == len(corpus)
+    assert not list(files["output"].parent.glob("*.store-*"))
+
+
+def test_a_corpus_that_was_encoded_in_another_number_format_is_encoded_again(
+    files: dict[str, Path], corpus: list[Passage]
+) -> None:
+    encoders = []
+    for dtype in ("bfloat16", "float32"):
+        encoder = TopicEncoder()
+        encoder.dtype = dtype  # type: ignore[attr-defined]
+        encoders.append(encoder)
+        inputs = MiningInputs(str(files["pairs"]), corpus=str(files["corpus"]), model="m", encoder=lambda: encoders[-1])
+        encode_together(inputs, files["output"])
+    assert [encoder.passages_encoded for encoder in encoders] == [len(corpus)] * 2
+    assert mine_to_file(inputs, files["output"], OPEN)
+    assert encoders[-1].passages_encoded == len(corpus)
     assert not list(files["output"].parent.glob("*.store-*"))
 
 

@@ -18,7 +18,7 @@ from llama2vec.errors import MissingDependencyError, ModelError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.stage import finetune_model
 from llama2vec.model.backbone import load_backbone
-from llama2vec.model.local import model_errors
+from llama2vec.model.loading import model_errors
 from llama2vec.model.quantized import check_quantization
 from llama2vec.model.source import ModelSource
 from llama2vec.pipeline.execution import execute

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from encoders import encoder_for
 
 from llama2vec.config import load_config
 from llama2vec.pipeline.estimates import START_SECONDS, StageEstimate, estimate_run
@@ -134,3 +136,46 @@ def test_parameters_are_counted_from_the_config_alone(
     half = model_shape(str(folder), layers=1)
     assert (half.layers, 2 * half.linear_width, half.vocabulary) == (1, shape.linear_width, shape.vocabulary)
     assert 2 * half.body == shape.body + 32  # The norm after the last layer stays.
+
+
+def test_mining_without_a_corpus_encodes_the_passages_of_the_examples(llama_folder: Path, tmp_path: Path) -> None:
+    encoder = tmp_path / "encoder"
+    encoder_for(llama_folder).save(encoder)
+    rows = tmp_path / "rows.jsonl"
+
+    def mined(negatives: int) -> tuple[float, list[str]]:
+        row = {"query": "The river", "pos": ["The river rises."], "neg": [f"A {at}" for at in range(negatives)]}
+        rows.write_text(f"{json.dumps(row)}\n" * 50, encoding="utf-8")
+        overrides = [f"model.name={encoder}", "model.device=cpu", f'pairs.sources=["{rows}"]', "mine=true"]
+        plan = plan_run(load_config(RunConfig, None, overrides), tmp_path / "run")
+        found = estimate_run(plan, plan.stages, 1e9)
+        return found.stages["mine"].seconds, found.assumptions
+
+    few, said = mined(0)
+    many, _ = mined(9)
+    assert "mine: searches the 50 passages of the examples, where no corpus is named" in said
+    assert many > 3 * few > 0
+
+
+def test_the_model_that_writes_questions_and_the_teacher_take_memory_of_their_own(
+    llama_folder: Path, save_model: Any, corpus_file: Path, tmp_path: Path
+) -> None:
+    large = save_model(tmp_path / "large", num_hidden_layers=9)
+    teacher = tmp_path / "teacher"
+    encoder_for(llama_folder).save(teacher)
+    (teacher / "more.safetensors").write_bytes(b"0" * 2**25)
+    base = [f"model.name={llama_folder}", "model.device=cpu", "model.dtype=float32", f"corpus={corpus_file}"]
+
+    def memory(stage: str, *overrides: str) -> tuple[float, str]:
+        plan = plan_run(load_config(RunConfig, None, [*base, *overrides]), tmp_path / "run")
+        found = estimate_run(plan, plan.stages, 1e9)
+        return found.stages[stage].memory_bytes, "\n".join(found.assumptions)
+
+    own, writer = memory("pairs", "pairs.generated=true"), memory("pairs", f"pairs.generated.model={large}")
+    shapes = [model_shape(str(folder)) for folder in (llama_folder, large)]
+    assert writer[0] - own[0] > 4 * (shapes[1].parameters - shapes[0].parameters)
+    assert f"pairs: {large} writes, with" in writer[1]
+    mining = ["pairs.from_corpus=true", "mine=true"]
+    without, judged = memory("mine", *mining), memory("mine", *mining, f"mine.teacher={teacher}")
+    assert judged[0] - without[0] > 2**25
+    assert f"mine: the teacher {teacher} takes 0.03 GiB" in judged[1]

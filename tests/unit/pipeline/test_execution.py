@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from llama2vec.errors import (
     TrainingError,
 )
 from llama2vec.generate.writer import QuestionWriter
+from llama2vec.mine import mining
 from llama2vec.model.encoder import Encoder
 from llama2vec.pipeline import record, stages
 from llama2vec.pipeline.execution import _refuse_replacing, _settings_named_as_in_a_run, execute, read_all_inputs
@@ -261,9 +264,136 @@ def test_a_corrected_filter_needs_no_new_questions(
     for questions in (4, 5):
         assert execute(plan(questions, 1), overwrite=True).actions == {"pairs": "run" if questions == 4 else "replace"}
         folder = tmp_path / "run" / "pairs"
-        assert sorted(one.name for one in folder.iterdir()) == ["generated.jsonl", "generated.jsonl.report.json"]
+        names = sorted(one.name for one in folder.iterdir())
+        assert [names[0], names[2:]] == ["generated.jsonl", ["generated.jsonl.report.json"]]
+        assert names[1].startswith("generated.jsonl.questions-")
         assert sorted(one.name for one in folder.parent.iterdir()) == ["pairs", "run.json"]
         assert written == calls + ([6] if questions == 5 else [])
+
+
+@pytest.fixture
+def chain(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Callable[..., RunPlan], list[str]]:
+    """Return the plan of a run that mines for some sources and generated questions, and a log of the costly steps."""
+    loose = ["prompt='{passage}'", "round_trip=0", "max_words=999", "min_words=1", "passages=6", "top_p=1.0"]
+    loose += ["temperature=2", "passage_min_words=1", "question_max_tokens=60", "questions=4"]
+    made: list[str] = []
+    write, mine = QuestionWriter.write, mining.mine
+
+    def writes(self: QuestionWriter, passages: Any, seed: int) -> Any:
+        made.append("questions")
+        return write(self, passages, seed)
+
+    def mines(examples: Any, *arguments: Any) -> Any:
+        made.append(f"negatives of {len(examples)}")
+        return mine(examples, *arguments)
+
+    monkeypatch.setattr(QuestionWriter, "write", writes)
+    monkeypatch.setattr(mining, "mine", mines)
+
+    def plan(*names: str, more: tuple[str, ...] = (), generated: bool = True) -> RunPlan:
+        sources = []
+        for name in names:
+            file = tmp_path / f"{name}.jsonl"
+            rows = [{"query": f"{name[:1]} {number}", "pos": [f"river {number}"]} for number in range(ord(name[0]))]
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            sources.append(str(file))
+        chosen = [f"pairs.generated.{one}" for one in loose] if generated else []
+        settings = [f"pairs.sources={json.dumps(sources)}", *chosen, "mine.negatives=1", *more]
+        return planned(llama_folder, corpus_file, tmp_path / "run", *settings)
+
+    return plan, made
+
+
+def status(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in folder.iterdir()}
+
+
+def test_another_source_leaves_what_was_generated_and_mined_as_it_is(
+    chain: tuple[Callable[..., RunPlan], list[str]], tmp_path: Path
+) -> None:
+    plan, made = chain
+    execute(plan("a"))
+    assert [made.pop(0), made.pop(0)] == ["questions", "negatives of 97"]
+    made.clear()
+    pairs, negatives = tmp_path / "run" / "pairs", tmp_path / "run" / "negatives"
+    before = status(pairs), status(negatives)
+    assert execute(plan("a", "b"), overwrite=True).actions == {"pairs": "replace", "mine": "replace"}
+    assert made == ["negatives of 98"]
+    made.clear()
+    after = status(pairs), status(negatives)
+    again = {"01-a.jsonl"}  # Labeled pairs are copied again
+    assert {name: node for name, node in after[0].items() if name in before[0].keys() - again} == {
+        name: node for name, node in before[0].items() if name not in again
+    }
+    assert {name: node for name, node in after[1].items() if name in before[1]} == before[1]
+    # Another filter asks for no question, and another window of ranks mines all files again.
+    execute(plan("a", "b", more=("pairs.generated.max_words=998",)), overwrite=True)
+    assert "questions" not in made
+    made.clear()
+    execute(plan("a", "b", more=("mine.last_rank=99",)), overwrite=True)
+    assert len(made) == 3
+    # What the recipe no longer names goes; the questions stay for a later change of mind.
+    made.clear()
+    execute(plan("a", generated=False, more=("mine.last_rank=99",)), overwrite=True)
+    assert sorted(name for name in status(negatives) if name.endswith("l")) == ["01-a.jsonl"]
+    assert sorted(name for name in status(pairs) if name.endswith("l")) == ["01-a.jsonl"]
+    execute(plan("a", "b", more=("mine.last_rank=99",)), overwrite=True)
+    assert "questions" not in made
+    assert sorted(path.name for path in pairs.parent.iterdir()) == ["negatives", "pairs", "run.json"]
+
+
+@pytest.mark.parametrize("place", [(record, "replace_output"), (stages, "write_examples"), (mining, "mine")])
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_kill_while_a_source_is_added_ends_in_what_an_undisturbed_run_makes(
+    chain: tuple[Callable[..., RunPlan], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: tuple[Any, str],
+    calls: int,
+) -> None:
+    plan, made = chain
+
+    def results() -> dict[str, bytes]:
+        return {path.parent.name + path.name: path.read_bytes() for path in (tmp_path / "run").glob("*/*.jsonl")}
+
+    execute(plan("a", "b"))
+    undisturbed = results()
+    shutil.rmtree(tmp_path / "run")
+    execute(plan("a"))
+    made.clear()
+    module, name = place
+    real, left = getattr(module, name), [calls]
+
+    def killed(*arguments: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, killed)
+        with suppress(KeyboardInterrupt):
+            execute(plan("a", "b"), overwrite=True)
+    execute(plan("a", "b"), overwrite=True)
+    assert results() == undisturbed
+    assert "questions" not in made
+    assert made.count("negatives of 97") == 0
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["negatives", "pairs", "run.json"]
+
+
+def test_a_source_may_have_another_name(chain: tuple[Callable[..., RunPlan], list[str]], tmp_path: Path) -> None:
+    plan, made = chain
+    execute(plan("a", generated=False))
+    made.clear()
+    assert execute(plan("a-renamed", generated=False)).actions == {"pairs": "skip", "mine": "skip"}
+    window = ("mine.last_rank=99",)
+    actions = execute(plan("a-renamed", generated=False, more=window), overwrite=True).actions
+    assert actions == {"pairs": "skip", "mine": "replace"}
+    assert made == ["negatives of 97"]
+    found = [path.name for path in (tmp_path / "run" / "negatives").glob("*.jsonl")]
+    assert found == ["01-a-renamed.jsonl"]
 
 
 def test_corrected_mining_needs_no_new_vectors(

@@ -111,6 +111,23 @@ def test_where_an_input_lies_decides_nothing_and_its_content_does(
     assert first(moved) != first(corpus_file)
 
 
+def test_a_split_of_a_file_is_refused(corpus_file: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"query": "q", "pos": ["a"]}\n', encoding="utf-8")
+    config = configured(f'pairs.sources=[{{source = "{rows}", split = "dev"}}]')
+    with pytest.raises(ConfigError, match=r"rows\.jsonl is a file, which has no splits; drop the split 'dev'"):
+        plan_run(config, tmp_path / "run")
+
+
+def test_a_limit_of_pairs_decides_otherwise_than_in_earlier_versions(corpus_file: Path, tmp_path: Path) -> None:
+    def settings(*more: str) -> Any:
+        config = configured(f"corpus={corpus_file}", "pairs.from_corpus=true", *more)
+        return plan_run(config, tmp_path / "run").stages[0].settings["from_corpus"]
+
+    assert settings("pairs.from_corpus.limit=3")["passages"] == "spread over the corpus"
+    assert "passages" not in settings()
+
+
 def test_labeled_sources_keep_files_and_corpora_of_their_own(beir: Path, corpus_file: Path) -> None:
     sources = f'pairs.sources=["{beir}", {{source = "a/b c.jsonl", corpus = "mine.tsv"}}, "x.jsonl"]'
     config = configured(f"corpus={corpus_file}", sources, "pairs.from_corpus=true")
@@ -272,3 +289,18 @@ def test_a_teacher_is_an_input_of_mining_and_none_leaves_the_plan_as_it_was(
     assert one.input("teacher").fingerprint == two.input("teacher").fingerprint
     assert one.settings == two.settings == without.settings
     assert mining(f"mine.teacher={folders[0]}", "mine.teacher_share_of_positive=0").settings != one.settings
+
+
+def test_labeled_rows_of_the_corpus_have_its_fields(llama_folder: Path, beir: Path, tmp_path: Path) -> None:
+    base = [f"model.name={llama_folder}", f"corpus={beir}", "finetune=true", f"finetune.validation.source={beir}"]
+    base += ["finetune.validation.split=test", f'pairs.sources=[{{source="{beir}/", split="test"}}]']
+
+    def settings(*overrides: str) -> dict[str, Any]:
+        plan = plan_run(configured(*base, *overrides), tmp_path / "run")
+        return {stage.kind: dict(stage.settings) for stage in plan.stages}
+
+    usual, other = settings(), settings("reading.include=['*.md']")
+    assert usual == other
+    assert not any("reading" in found for found in usual.values())
+    named = settings("reading.title_field=head")
+    assert named["pairs"]["reading"] == named["finetune"]["reading"] == {"title_field": "head"}

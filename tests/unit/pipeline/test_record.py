@@ -11,12 +11,14 @@ import pytest
 from storing import HashEncoder, write
 
 from llama2vec.artifact import new_path
+from llama2vec.data.examples.reported import is_reported, report_path
 from llama2vec.errors import OutputExistsError
-from llama2vec.files import write_json
+from llama2vec.files import file_sha256, write_json
 from llama2vec.finetune.stage import STAGE as FINETUNE
 from llama2vec.manifest import digest
+from llama2vec.pipeline import record
 from llama2vec.pipeline.plan import Input, PlannedStage
-from llama2vec.pipeline.record import Decision, RunRecord, begin_aside, decide, output_fingerprint
+from llama2vec.pipeline.record import Decision, RunRecord, begin_aside, decide, output_fingerprint, reusable_folders
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.folder import build_index
@@ -198,6 +200,83 @@ def test_words_that_somebody_added_to_an_index_leave_its_fingerprint(tmp_path: P
     made = output_fingerprint("index", index, settings)
     build_index(tmp_path / "store", index, bm25="en")
     assert output_fingerprint("index", index, settings) == made is not None
+
+
+def test_a_renamed_file_and_one_that_an_earlier_version_named_are_unchanged(tmp_path: Path) -> None:
+    inputs = (Input("pairs.sources.0", "b.jsonl", fingerprint="new", earlier="named"),)
+    stage = PlannedStage("pairs", "pairs", "pairs", {}, inputs)
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "01-a.jsonl").write_text("x", encoding="utf-8")
+    output = output_fingerprint("pairs", tmp_path / "pairs")
+
+    def why(**there: str) -> str:
+        entry = {"state": "finished", "settings": {}, "inputs": there, "output": output}
+        return decide(stage, entry, stage.input_fingerprints({}), tmp_path / "pairs").why
+
+    assert why(**{"pairs.sources.0": "new"}) == why(**{"pairs.sources.0": "named"}) == "unchanged"
+    assert why(**{"pairs.sources.0": "other"}) == "pairs.sources.0: the content differs"
+    mining = PlannedStage("mine", "mine", "pairs", {}, (Input("corpus of 01-b.jsonl", "c", fingerprint="1"),))
+    for name, expected in (
+        ("corpus of 01-a.jsonl", "unchanged"),
+        ("corpus of 02-a.jsonl", "corpus of 01-b.jsonl: new"),
+    ):
+        entry = {"state": "finished", "settings": {}, "inputs": {name: "1"}, "output": output}
+        assert decide(mining, entry, mining.input_fingerprints({}), tmp_path / "pairs").why == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "state", "replaces", "expected"),
+    [
+        ("pairs", {"seed": 1}, "finished", False, ["new", "folder"]),
+        ("mine", {"seed": 0}, "finished", False, ["new", "folder"]),
+        ("mine", {"seed": 0}, "running", True, ["new"]),
+        ("mine", {"seed": 1}, "finished", False, []),
+        ("index", {"seed": 0}, "finished", False, []),
+    ],
+)
+def test_files_are_taken_over_where_their_reports_tell_all_that_made_them(
+    kind: str, settings: dict[str, int], state: str, replaces: bool, expected: list[str], tmp_path: Path
+) -> None:
+    stage = PlannedStage(kind, kind, "folder", settings, ())
+    entry = {"state": state, "settings": {"seed": 0}, "replaces": replaces}
+    places = {"new": tmp_path / ".new-folder", "folder": tmp_path / "folder"}
+    assert reusable_folders(stage, entry, tmp_path / "folder") == [places[name] for name in expected]
+    assert reusable_folders(PlannedStage("mine", "mine", "folder", {}, ()), None, tmp_path / "folder") == []
+
+
+def test_a_new_start_takes_over_whole_files_with_their_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, new = tmp_path / "pairs", tmp_path / ".new-pairs"
+    for place, content in ((folder, "old"), (new, "new")):
+        place.mkdir()
+        for name in ("a.jsonl", "b.jsonl"):
+            (place / name).write_text(content, encoding="utf-8")
+
+    def report(path: Path) -> None:
+        write_json(report_path(path), {"stage": "mine", "output": {"sha256": file_sha256(path)}})
+
+    report(folder / "a.jsonl")
+    report(folder / "b.jsonl")
+    report(new / "b.jsonl")
+    link, linked = record.link_tree, list[str]()
+
+    def killed(source: Path, destination: Path) -> None:
+        if linked:
+            raise KeyboardInterrupt
+        linked.append(source.name)
+        link(source, destination)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "link_tree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            begin_aside(folder, [new, folder])
+    assert linked == ["a.jsonl.report.json"]
+    begin_aside(folder, [new, folder])
+    assert {path.name: path.read_text() for path in new.glob("*.jsonl")} == {"a.jsonl": "old", "b.jsonl": "new"}
+    assert all(is_reported(new / name) for name in ("a.jsonl", "b.jsonl"))
+    begin_aside(folder, [new])
+    assert sorted(path.name for path in new.glob("*.jsonl")) == ["a.jsonl", "b.jsonl"]
+    begin_aside(folder)
+    assert not list(new.iterdir())
 
 
 def test_a_new_start_keeps_questions_and_vectors_and_nothing_else(tmp_path: Path) -> None:

@@ -118,6 +118,71 @@ def test_shared_sections_lie_under_those_of_the_stages() -> None:
     assert (config.adapt.encoder.query_prompt, config.finetune.encoder.query_prompt) == ("self", "next")
 
 
+EVERYTHING = (
+    "corpus=c",
+    "adapt={}",
+    "pairs={from_corpus=true, generated={}}",
+    "mine=true",
+    "finetune=true",
+    "encode={}",
+)
+
+
+def languages(config: RunConfig) -> dict[str, str]:
+    """Return section → language of all sections that have one."""
+    found: dict[str, str] = {}
+
+    def visit(part: object, path: str) -> None:
+        if isinstance(part, dict):
+            found.update({path: part["language"]} if path and "language" in part else {})
+            for name, inner in part.items():
+                visit(inner, f"{path}.{name}".lstrip("."))
+
+    visit(config.model_dump(), "")
+    return found
+
+
+def test_one_language_lies_under_every_section_that_has_none_of_its_own() -> None:
+    config = configured(
+        *EVERYTHING,
+        "index=true",
+        'evaluate.tasks=["x.tsv"]',
+        "language=de",
+        "mine.language=fr",
+        "finetune.pretext.weight=0.1",
+    )
+    found = languages(config)
+    assert found.pop("mine") == "fr"
+    assert found.pop("evaluate") == "en"  # The index decides
+    assert set(found.values()) == {"de"}
+    assert found.keys() == {
+        "passages", "adapt.text", "pairs.from_corpus", "pairs.generated", "finetune.pretext", "index"
+    }  # fmt: skip
+    assert config.words_language == "de"
+    assert configured('evaluate.tasks=["x.tsv"]', "language=de").words_language == "de"
+    assert (
+        configured(*EVERYTHING, "index.language=fr", 'evaluate.tasks=["x.tsv"]', "language=de").words_language == "fr"
+    )
+    unlabeled = configured(*UNLABELED, "corpus=c", "language=de", "finetune.pretext.weight=0")
+    assert set(languages(unlabeled).values()) == {"de"}
+    assert (unlabeled.mine, unlabeled.evaluate) == (None, None)
+
+
+def test_without_a_language_for_the_run_nothing_is_written_below_it() -> None:
+    config = configured(*UNLABELED, "corpus=c")
+    assert config.language is None
+    assert set(languages(config).values()) == {"en"}
+    assert config.finetune
+    assert "pretext" not in config.finetune.model_dump()
+
+
+def test_a_language_that_does_not_exist_or_does_not_fit_the_stop_words_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--set: language: 'german' is not an ISO 639 code"):
+        configured("corpus=c", "adapt=true", "language=german")
+    with pytest.raises(ConfigError, match=r"adapt\.text: stop_words = nltk is an English list and the language is de"):
+        configured("corpus=c", "adapt.text.stop_words=nltk", "language=de")
+
+
 def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes() -> None:
     config = configured(*UNLABELED, "corpus=c")
     assert config.pairs
@@ -134,10 +199,19 @@ def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes(
     ("overrides", "message"),
     [
         (["adpt=true"], r"unknown key 'adpt'; did you mean 'adapt'\?"),
-        (["corpus=c", "adapt.optimizer.stepz=3"], r"unknown key 'adapt\.optimizer\.stepz'; did you mean 'steps'\?"),
-        (["corpus=c", "adapt=true", "model.nme=x"], r"unknown key 'model\.nme'; did you mean 'name'\?"),
-        (["corpus=c", "pairs.from_corpus.limt=3"], r"'pairs\.from_corpus\.limt'; did you mean 'limit'\?"),
-        (['pairs.sources=[{source="x", splitt="a"}]'], r"'pairs\.sources\.0\.splitt'; did you mean 'split'\?"),
+        (
+            ["corpus=c", "adapt.optimizer.stepz=3"],
+            r"unknown key 'adapt\.optimizer\.stepz'; did you mean 'adapt\.optimizer\.steps'\?",
+        ),
+        (["corpus=c", "adapt=true", "model.nme=x"], r"unknown key 'model\.nme'; did you mean 'model\.name'\?"),
+        (
+            ["corpus=c", "pairs.from_corpus.limt=3"],
+            r"'pairs\.from_corpus\.limt'; did you mean 'pairs\.from_corpus\.limit'\?",
+        ),
+        (
+            ['pairs.sources=[{source="x", splitt="a"}]'],
+            r"'pairs\.sources\.0\.splitt'; did you mean 'pairs\.sources\.0\.split'\?",
+        ),
         (["corpus=c", "finetune=true"], r"\[finetune\] needs what \[pairs\] makes"),
         (["corpus=c", "index=true"], r"\[index\] needs what \[encode\] makes"),
         (["adapt=true"], r"corpus is empty and adapt reads it; name a corpus in the recipe or with --corpus"),

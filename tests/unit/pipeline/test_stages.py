@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.examples.labeled import read_examples
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.mine import mining as mining_module
 from llama2vec.model.encoder import Encoder
+from llama2vec.pipeline import stages
 from llama2vec.pipeline.estimates import estimate_run
 from llama2vec.pipeline.plan import Input, plan_run
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.stages import _reusable_stores, load_encoder, work
+from llama2vec.retrieve.store import writer
 from llama2vec.retrieve.store.reader import VectorStore
 
 
@@ -55,7 +59,9 @@ def test_the_llm_of_a_run_writes_questions_for_its_corpus(
     assert stage.input("writer").fingerprint != stage.input("corpus").fingerprint
     work(plan, stage)
     folder = plan.folder(stage)
-    assert sorted(path.name for path in folder.iterdir()) == ["generated.jsonl", "generated.jsonl.report.json"]
+    names = sorted(path.name for path in folder.iterdir())
+    assert [names[0], names[2]] == ["generated.jsonl", "generated.jsonl.report.json"]
+    assert names[1].startswith("generated.jsonl.questions-")
     passages = {one.id: one.full_text for one in read_passages(corpus_file)}
     found = list(read_examples(folder / "generated.jsonl"))
     assert found
@@ -186,6 +192,87 @@ def test_a_further_process_encodes_what_is_mined_and_the_first_one_mines(
     assert sorted(path.name for path in plan.folder(mining).iterdir()) == ["corpus.jsonl", "corpus.jsonl.report.json"]
 
 
+def two_sources(tmp_path: Path) -> str:
+    """Write two files of labeled queries; return the setting that names them."""
+    files = [tmp_path / f"{name}.jsonl" for name in ("one", "two")]
+    for file in files:
+        file.write_text('{"query": "the river", "pos": ["A river is wide."]}\n', encoding="utf-8")
+    return f"pairs.sources={json.dumps(list(map(str, files)))}"
+
+
+def test_files_that_are_mined_from_one_corpus_share_its_vectors(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = encoder_for(llama_folder).save(tmp_path / "start")
+    plan = plan_run(config_of(start, corpus_file, two_sources(tmp_path), "mine.bm25=false"), tmp_path / "run")
+    pairs, mining = plan.stages
+    work(plan, pairs)
+    stores: list[tuple[str, bool]] = []
+    write = writer.write_store
+
+    def counting(passages: Any, encoder: Any, folder: Path, **options: Any) -> Any:
+        stores.append((folder.name, folder.exists()))
+        return write(passages, encoder, folder, **options)
+
+    monkeypatch.setattr(mining_module, "write_store", counting)
+    work(plan, mining)
+    (first, was_there), again = stores
+    assert (was_there, again) == (False, (first, True))
+    names = ["01-one.jsonl", "01-one.jsonl.report.json", "02-two.jsonl", "02-two.jsonl.report.json"]
+    assert sorted(path.name for path in plan.folder(mining).iterdir()) == names
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_no_process_waits_for_another_that_mines(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    start = encoder_for(llama_folder).save(tmp_path / "start")
+    plan = plan_run(config_of(start, corpus_file, two_sources(tmp_path), "mine.bm25=false"), tmp_path / "run")
+    pairs, mining = plan.stages
+    work(plan, pairs)
+    events: list[str] = []
+    mine = mining_module.mine_to_file
+
+    def waits(ask: Callable[[], Any]) -> Any:
+        events.append("waits")
+        return ask()
+
+    def mines(*arguments: Any, **options: Any) -> Any:
+        events.append("mines")
+        return mine(*arguments, **options)
+
+    monkeypatch.setattr(stages, "process_count", lambda: 2)
+    monkeypatch.setattr(stages, "process_rank", lambda: rank)
+    monkeypatch.setattr(stages, "on_first_process", waits)
+    monkeypatch.setattr(stages, "mine_to_file", mines)
+    work(plan, mining)
+    assert events == ["waits"] * 3 + ([] if rank else ["mines"] * 2)
+
+
+def test_a_limit_takes_pairs_from_all_over_the_corpus_and_says_so(
+    llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [
+        {"_id": f"p{number}", "text": f"The stone {number} lies at the river. " * (40 if number == 1 else 3)}
+        for number in range(20)
+    ]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def run(limit: int) -> list[str]:
+        settings = [f"pairs.from_corpus.limit={limit}", "encoder.passage_max_tokens=99"]
+        plan = plan_run(config_of(llama_folder, corpus, *settings), tmp_path / f"run-{limit}")
+        with caplog.at_level(logging.INFO):
+            work(plan, plan.stages[0])
+        return [one.positive_ids[0] for one in read_examples(plan.folder(plan.stages[0]) / "corpus.jsonl")]
+
+    assert dict.fromkeys(run(4)) == dict.fromkeys(["p0", "p5", "p10", "p15"])
+    assert f"pairs from 4 of 20 passages of {corpus}, spread evenly" in caplog.text
+    assert "is not learned from" not in caplog.text  # p1 is too long, and gives no pair
+    assert len(set(run(0))) == 20
+    assert "1 of 20 passages" in caplog.text
+
+
 @pytest.mark.parametrize("split", ["auto", "never"])
 def test_all_stages_agree_on_the_passages_of_documents(
     llama_folder: Path, sentences: list[str], make_tokenizer: Callable[..., Any], tmp_path: Path, split: str
@@ -238,3 +325,36 @@ def test_rows_are_read_by_the_fields_that_the_recipe_names_and_cut_ones_are_coun
     assert [line for line in caplog.messages if "reads only the beginning" in line] == [
         f"{warning}is not learned from{remedy}", f"{warning}is not in its vector{remedy}"
     ]  # fmt: skip
+
+
+def test_labeled_rows_of_the_corpus_are_read_by_the_fields_that_the_recipe_names(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "task"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"key": "p", "body": "The river rises."}\n', encoding="utf-8")
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "The river"}\n', encoding="utf-8")
+    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp\t1\n", encoding="utf-8")
+    named = [f'pairs.sources=["{folder}"]', "reading.id_field=key", "reading.text_field=body"]
+    plan = plan_run(config_of(llama_folder, folder, *named), tmp_path / "run")
+    (pairs,) = [stage for stage in plan.stages if stage.kind == "pairs"]
+    work(plan, pairs)
+    (rows,) = plan.folder(pairs).iterdir()
+    assert [(one.query, one.positives) for one in read_examples(rows)] == [("The river", ("The river rises.",))]
+
+
+def test_a_begun_store_goes_on_in_its_number_format_where_the_recipe_names_none(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    Encoder.load(str(llama_folder), device="cpu", dtype="float32").save(tmp_path / "model")
+    sets = ["model.dtype=auto", "encode.shard_size=7"]
+    plan = plan_run(config_of(tmp_path / "model", corpus_file, *sets), tmp_path / "run")
+    settings = plan.config.model
+    usual = Encoder.load(str(tmp_path / "model"), settings=settings).dtype
+    other = "bfloat16" if usual == "float32" else "float32"
+    config = plan.config.model_copy(update={"model": settings.model_copy(update={"dtype": other})})
+    work(replace(plan, config=config), plan.stages[0])
+    for part in (tmp_path / "run" / "store").glob("shard-00001.*"):
+        part.unlink()
+    work(plan, plan.stages[0])
+    assert VectorStore.open(tmp_path / "run" / "store").compute_dtype == other

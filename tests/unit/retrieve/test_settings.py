@@ -8,11 +8,6 @@ from llama2vec.errors import SettingsError
 from llama2vec.retrieve.settings import EncodeSettings, IndexSettings, LibrarySettings, StoredVectors
 
 
-def test_the_removed_key_sparse_loads_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    assert IndexSettings.model_validate({"bm25": True, "sparse": True}) == IndexSettings(bm25=True)
-    assert caplog.messages == ["index.sparse: sparse search was removed, so the key has no effect; please delete it"]
-
-
 @pytest.mark.parametrize(
     ("schema", "values"),
     [(IndexSettings, {"kind": ""}), (IndexSettings, {"language": "english"}), (EncodeSettings, {"shard_size": 0})]

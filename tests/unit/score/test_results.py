@@ -3,12 +3,11 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 from compared import NEW, OLD, OTHER, QRELS, compare_one, read_comparisons, report, two_tasks
 
-from llama2vec.data.tasks.trec import read_run, write_run
+from llama2vec.data.tasks.trec import read_run
 from llama2vec.errors import DataError, EvaluationError, OutputExistsError
 from llama2vec.files import FileKind
 from llama2vec.records import Report, Run
@@ -16,13 +15,10 @@ from llama2vec.score.comparison import compare_reports, pooled_comparison
 from llama2vec.score.results import (
     COMPARISON_FILE,
     Result,
-    check_same_corpus,
     comparison_from_json,
     comparison_to_json,
     read_json,
-    read_named_runs,
     read_result,
-    task_of,
     with_query_values,
     write_comparisons,
     write_result,
@@ -54,18 +50,6 @@ def test_a_result_comes_back_as_it_was_written(tmp_path: Path) -> None:
     ]
 
 
-def test_a_result_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    write_result(tmp_path, Result(BM25, 1.25))
-    file, values = tmp_path / "tiny-test.json", tmp_path / "tiny-test.per-query.tsv"
-    content = read_json(file)  # without its hash, which earlier versions did not write
-    content["settings"] |= {"measures": ["nDCG@10"], "judgements_fingerprint": "c0ffee"}
-    file.write_text(json.dumps(content), encoding="utf-8")
-    values.write_text(values.read_text(encoding="utf-8").replace("metric", "measure"), encoding="utf-8")
-    found = with_query_values(file, read_result(file)).report
-    assert (found.settings["metrics"], found.per_query) == (["nDCG@10"], BM25.per_query)
-    assert found.settings["judgments_fingerprint"] == "c0ffee"
-
-
 def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_sealed_json(path, {"a": 0.25, "b": ["é", None]}, FileKind("an A", rb'\{\s*"a":'))
@@ -73,20 +57,6 @@ def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace("0.25", "0.26"), encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.json was changed after it was written; restore it, or make the result"):
         read_json(path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"task": "t", "systems": {"bm25": {"AP": 0.5}}, "intervals": {}, "settings": {}},
-        {"tasks": [{"task": "t", "systems": {"bm25": {"AP": 0.5}}, "intervals": {}}]},
-    ],
-)
-def test_scores_in_an_old_format_say_how_to_replace_them(tmp_path: Path, content: dict[str, Any]) -> None:
-    file = tmp_path / "summary.json"
-    file.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(DataError, match=r"summary\.json was written by an earlier version; score again: llama2vec"):
-        read_result(file)
 
 
 def test_json_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
@@ -144,46 +114,3 @@ def test_a_pair_with_missing_numbers_is_damaged() -> None:
     del data["pairs"][0]["t_p"]
     with pytest.raises(DataError, match=r"damaged.*t_p"):
         comparison_from_json(data)
-
-
-def test_a_comparison_of_an_earlier_version_is_read() -> None:
-    comparison = compare_one([OLD, NEW], QRELS)
-    data = json.loads(json.dumps(comparison_to_json(comparison)))
-    data["measure"] = data.pop("metric")
-    for name in ("_p", "_p_corrected"):
-        data["pairs"][0][f"randomisation{name}"] = data["pairs"][0].pop(f"randomization{name}")
-    assert comparison_from_json(data) == comparison
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
-    """Two runs with one tag, in folders of their own."""
-    paths = [tmp_path / name / "tiny.trec" for name in ("old", "new")]
-    for path, run in zip(paths, (OLD, NEW), strict=True):
-        write_run(Run(run.results, "same"), path)
-    return paths
-
-
-def beside(path: Path, task: str, fingerprint: str) -> None:
-    content = {"task": task, "settings": {"corpus_fingerprint": fingerprint, "judgments_fingerprint": "judged"}}
-    path.with_suffix(".json").write_text(json.dumps(content), encoding="utf-8")
-
-
-def test_runs_with_one_tag_are_named_after_their_paths(files: list[Path]) -> None:
-    assert [run.tag for run in read_named_runs(files)] == [str(path.with_suffix("")) for path in files]
-    with pytest.raises(EvaluationError, match="is given twice"):
-        read_named_runs([files[0], files[0].parent / "." / "tiny.trec"])
-
-
-def test_runs_of_two_corpora_are_refused_and_unknown_ones_trusted(files: list[Path]) -> None:
-    beside(files[0], "a", "1" * 64)
-    check_same_corpus(files)
-    assert task_of(files, "judged") is None
-    beside(files[1], "a", "1" * 64)
-    check_same_corpus(files)
-    assert task_of(files, "judged") == "a"
-    assert task_of(files, "of another split") is None
-    beside(files[1], "b", "2" * 64)
-    assert task_of(files, "judged") is None
-    with pytest.raises(EvaluationError, match="belong to different corpora"):
-        check_same_corpus(files)

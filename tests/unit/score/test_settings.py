@@ -1,18 +1,10 @@
 """Settings of an evaluation."""
 
-from typing import Any
-
 import pytest
 
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.score.settings import EvaluateSettings, ScoringSettings
-
-
-def test_recipes_of_earlier_versions_are_read_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    old: dict[str, Any] = {"data": ["a", {"folder": "b", "split": "dev"}, {"folder": "c"}], "sts": ["pairs.tsv"]}
-    assert EvaluateSettings.model_validate(old).tasks == ["a", "b:dev", "c:test", "pairs.tsv"]
-    assert "'data' and 'sts' are now 'tasks'" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,20 @@ def test_a_store_that_encode_wrote_is_used_and_kept(tmp_path: Path) -> None:
     assert len(list((tmp_path / "stores").iterdir())) == 2
 
 
+def test_a_store_of_another_number_format_is_not_used(tmp_path: Path) -> None:
+    folder = write_task(tmp_path / "scifact")
+    rough = WordEncoder()
+    rough.dtype = "bfloat16"
+    source = {"fingerprint": corpus_fingerprint(folder)}
+    write_store(lambda: read_passages(folder), rough, tmp_path / "stores" / "mine", source=source)
+    encoder = WordEncoder()
+    for name in ("out", "again"):
+        evaluate(system(encoder), ["beir/scifact"], options(tmp_path, name, stores=tmp_path / "stores"))
+    assert encoder.read == list(PASSAGES)
+    evaluate(system(rough), ["beir/scifact"], options(tmp_path, "rough", stores=tmp_path / "stores"))
+    assert rough.read == list(PASSAGES)
+
+
 def test_a_store_of_documents_that_were_split_is_not_used(tmp_path: Path) -> None:
     folder = write_task(tmp_path / "scifact")
     source = {"fingerprint": corpus_fingerprint(folder), "passages": {"max_tokens": 4}}

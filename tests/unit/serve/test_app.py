@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -171,3 +172,29 @@ class _Recorded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
+
+
+def test_as_many_texts_as_clients_send_at_once_are_answered_and_hold_up_no_question(start: Start) -> None:
+    service = start()
+    limits = service.client.get("/openapi.json").json()["components"]["schemas"]["EmbeddingRequest"]["properties"]
+    assert limits["input"]["anyOf"][1]["maxItems"] == 2048
+    service.encoder.gate.clear()
+    answers: list[httpx.Response] = []
+
+    def embed(texts: list[str]) -> None:
+        answers.append(httpx.post(f"{service.url}/v1/embeddings", json={"input": texts}, timeout=60))
+
+    many = threading.Thread(target=embed, args=([f"text {number}" for number in range(2048)],))
+    many.start()
+    assert service.encoder.working.wait(20)
+    one = threading.Thread(target=embed, args=(["a question"],))
+    one.start()
+    wait_until(lambda: "llama2vec_waiting_texts 2049.0" in service.client.get("/metrics").text)
+    service.encoder.gate.set()
+    one.join(20)
+    many.join(60)
+    assert [answer.status_code for answer in answers] == [200, 200]
+    # The batch that was under way, then the one with the question; more than thirty came later.
+    assert ["a question" in texts for _, texts in service.encoder.calls[:2]] == [False, True]
+    data = max((answer.json()["data"] for answer in answers), key=len)
+    assert [one["index"] for one in data] == list(range(2048))

@@ -236,7 +236,10 @@ def test_the_page_knows_the_suffixes_of_source_code() -> None:
     script = (files("llama2vec") / "serve/page/hits.js").read_text(encoding="utf-8")
     listed = script.partition("const CODE")[2].partition(".split")[0]
     code = next(known for known in FORMATS if known.module == "code")
-    assert "".join(re.findall('"(.*?)"', listed)).split() == [suffix.removeprefix(".") for suffix in code.suffixes]
+    assert "".join(re.findall('"(.*?)"', listed)).split() == [
+        *(suffix.removeprefix(".") for suffix in code.suffixes),
+        "json",
+    ]
 
 
 def test_without_the_option_there_are_no_documents() -> None:

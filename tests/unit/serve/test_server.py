@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -200,3 +204,56 @@ def test_requests_in_flight_are_answered_when_the_service_stops_and_new_ones_ref
     for thread in (*asking, stopping):
         thread.join(20)
     assert [answer.status_code for answer in answers] == [200] * 3
+
+
+STUCK = """
+import sys, threading
+from typing import cast
+from service_stand_ins import PreparedQuery, StandInEncoder, StandInSearcher
+from llama2vec.serve.loaded import Loaded
+from llama2vec.serve.server import end_if_busy, listen, serve
+from llama2vec.serve.settings import ServeSettings
+
+class Encoder(StandInEncoder):
+    def encode(self, texts, side):
+        if "stuck" in texts:
+            threading.Event().wait(120)
+        return super().encode(texts, side)
+
+class Searcher(StandInSearcher):
+    def hits(self, question, mode, depth, **how):
+        if question == "stuck":
+            threading.Event().wait(120)
+        return super().hits(question, mode, depth, **how)
+
+query = PreparedQuery("c0ffee")
+serve(lambda: Loaded(Encoder(), Searcher(query), query), ServeSettings(grace_seconds=1.0), listen("127.0.0.1", 0))
+end_if_busy()
+print("ended by itself", flush=True)
+"""
+
+
+@pytest.mark.parametrize("asked", ["/v1/embeddings", "/search", ""])
+def test_a_stopped_service_ends_after_its_grace_whatever_still_runs(asked: str) -> None:
+    tests = Path(__file__).resolve().parents[2]
+    paths = os.pathsep.join([str(tests), str(tests.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        body = {"input": "stuck"} if asked.startswith("/v1") else {"q": "stuck", "mode": "bm25"}
+        if asked:
+            with suppress(httpx.TimeoutException):
+                httpx.post(url + asked, json=body, timeout=1)
+        stopped = time.monotonic()
+        process.terminate()
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert time.monotonic() - stopped < 15
+        assert ("ended by itself" in out) == (not asked)
+    finally:
+        process.kill()
+        process.communicate()

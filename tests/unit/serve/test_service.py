@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pytest
-from service_stand_ins import PASSAGES, Running, StandInSearcher, StandInTable, Start, wait_until
-from synced_folder import WIDTH, HashEncoder, sync, write
+from service_stand_ins import PASSAGES, Running, StandInSearcher, StandInTable, Start, TwoSided, wait_until
+from synced_folder import HashEncoder, sync, write
 
 from llama2vec.errors import EngineError, ModelNotFoundError, StoreError
 from llama2vec.records import Passage
@@ -278,6 +278,26 @@ def test_a_vector_database_that_hangs_longer_than_the_request_is_noticed(
     assert caplog.text.count("Qdrant does not answer") == 1
 
 
+def test_a_search_that_does_not_return_is_reported_until_it_does(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    service, hang, hits = start(timeout_seconds=0.3), threading.Event(), StandInSearcher.hits
+
+    def hanging(self: StandInSearcher, question: str, *asked: Any, **how: Any) -> list[Hit]:
+        assert question != "stuck" or hang.wait(20)
+        return hits(self, question, *asked, **how)
+
+    monkeypatch.setattr(StandInSearcher, "hits", hanging)
+    for question in ("stuck", "llama"):
+        answer = service.client.get("/search", params={"q": question, "mode": "bm25"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        assert "searches wait for a slow one" in answer.json()["error"]["message"]
+        assert "fewer texts" not in answer.text
+    wait_until(lambda: service.client.get("/healthz").json()["status"] == "failing")
+    assert service.client.get("/healthz").status_code == 503
+    hang.set()
+    wait_until(lambda: service.client.get("/healthz").status_code == 200)
+    assert service.client.get("/search", params={"q": "llama", "mode": "bm25"}).status_code == 200
+
+
 def test_a_service_follows_an_index_that_is_synced(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -307,18 +327,6 @@ def test_a_service_follows_an_index_that_is_synced(
     wait_until(lambda: service.client.get("/healthz").json()["status"] == "ok")
     assert service.client.get("/search", params={"q": "wool"}).status_code == 200
     assert caplog.messages.count("the index is open again") == 1
-
-
-class TwoSided(HashEncoder):
-    """Encodes the passages of a sync, and serves queries as a model of that name."""
-
-    name, batch_tokens, dimension = "hashes", 1000, WIDTH
-
-    def count_tokens(self, texts: Sequence[str], side: str) -> Lengths:
-        return Lengths([len(text.split()) for text in texts])
-
-    def encode(self, texts: Sequence[str], side: str) -> npt.NDArray[np.float32]:
-        return self._vectors(texts)
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -383,7 +391,7 @@ def test_words_go_on_answering_where_the_model_of_new_vectors_cannot_be_used(
     def opened() -> Loaded:
         retriever = Retriever.open(index)
         if named:
-            return Loaded.with_index(cast(ServedModel, TwoSided("another")), retriever)
+            return Loaded.with_index(cast(ServedModel, TwoSided("another")), retriever, named=True)
         if retriever.store.has_vectors:
             loadings.append("again")
             if fault:

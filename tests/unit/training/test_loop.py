@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from fit_line import EXAMPLES, FitLine, Line, settings
 from llama2vec.errors import TrainingError
 from llama2vec.training import loop, state
 from llama2vec.training.loop import mean_loss, train
+from llama2vec.training.orders import EpochOrder
 from llama2vec.training.state import last_checkpoint, read_log
+from llama2vec.training.steps import COUNTS
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +164,70 @@ def test_a_part_of_the_loss_is_averaged_over_the_chunks_that_have_it() -> None:
 
     found = mean_loss(Parts(), Line(), EXAMPLES[:6], 4)
     assert found == {"loss": pytest.approx((4 * 4 + 2 * 2) / 6), "loss_self": 2.0, "loss_next": 5.0}
+
+
+class Marked(FitLine):
+    """Learn from the positive examples alone: a mean over those of the whole step."""
+
+    def collate(self, examples: Sequence[float]) -> dict[str, Any]:
+        return {**super().collate(examples), COUNTS: {"loss_line": sum(one > 0 for one in examples)}}
+
+    def loss(self, model: Line, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, float]]:
+        x = batch["x"]
+        loss = ((model.linear(x) - 3 * x).square() * (x > 0)).sum() / max(batch[COUNTS]["loss_line"], 1e-9)
+        return loss, {"loss_line": loss.item()}
+
+
+def test_accumulated_batches_count_over_the_whole_step(tmp_path: Path) -> None:
+    examples = [1.0, 0.9, 0.8, -0.7, -0.6, -0.5, 0.4, -0.3] * 2
+    logs = []
+    for size in (8, 4, 2):
+        model = Line()
+        changes = {"steps": 2, "batch_size": size, "accumulation": 8 // size, "log_every": 1, "seed": 0}
+        objective = Marked()
+        objective.order = lambda rows, _: InOrder(len(rows))  # type: ignore[method-assign, assignment]
+        train(model, examples, examples[:8], objective, settings(**changes), tmp_path / str(size))
+        logs.append(
+            [{k: v for k, v in one.items() if k != "seconds"} for one in read_log(tmp_path / str(size) / "log.jsonl")]
+        )
+    for log in logs[1:]:
+        for one, other in zip(log, logs[0], strict=True):
+            assert one == pytest.approx(other, rel=1e-4)
+
+
+class InOrder(EpochOrder):
+    """Rows as they come."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(0)
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rows))
+
+    def __len__(self) -> int:
+        return self.rows
+
+
+@pytest.mark.parametrize("given", ["bf16", "fp16"])
+def test_the_precision_that_a_launcher_exports_changes_no_loss(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path / "plain")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", given)
+    with caplog.at_level("INFO"):
+        run(tmp_path / "launched")
+    logs = [read_log(tmp_path / name / "log.jsonl") for name in ("plain", "launched")]
+    for line in (*logs[0], *logs[1]):
+        line.pop("seconds")
+    assert logs[0] == logs[1]
+    assert f"ACCELERATE_MIXED_PRECISION={given} in the environment is ignored" in caplog.text
+
+
+def test_a_training_says_how_many_processes_share_a_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        run(tmp_path, accumulation=2)
+    assert "training on 1 process, 8 examples a step" in caplog.text
 
 
 @pytest.mark.parametrize("steps", [8, 7, 5])

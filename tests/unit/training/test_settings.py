@@ -38,7 +38,3 @@ def test_sharding_is_no_part_of_a_plan_so_that_a_run_may_be_resumed_by_more_proc
 def test_only_shares_can_be_kept_in_the_memory_of_the_cpu() -> None:
     with pytest.raises(SettingsError, match="offload moves the shares of sharding to the CPU; set sharding"):
         OptimizerSettings(offload=True)
-
-
-def test_a_schedule_of_earlier_recipes_keeps_its_meaning() -> None:
-    assert OptimizerSettings.model_validate({"schedule": "constant_with_warmup"}).schedule == "constant"

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -17,15 +15,23 @@ from typing import Any, cast
 
 from llama2vec.data.corpus.distinct import DistinctIds
 from llama2vec.data.corpus.document_ids import DocumentIds, numbered, why_numbered
-from llama2vec.data.corpus.rows import pretext_row, row_fields, row_place
-from llama2vec.data.corpus.sources import KINDS, LocalFiles, ir_rows, is_remote, locate, open_hub_dataset, reported
+from llama2vec.data.corpus.parsing import (
+    IR_FIELDS,
+    Row,
+    hub_rows,
+    jsonl_rows,
+    parsed_row,
+    passage_fields,
+    query_fields,
+    tsv_rows,
+)
+from llama2vec.data.corpus.sources import KINDS, LocalFiles, ir_rows, is_remote, locate, open_hub_dataset
 from llama2vec.data.documents.folder import ReadingReport, Skipped, Walk, read_documents
 from llama2vec.data.documents.splitting import Splitter, whole_passage
 from llama2vec.data.settings import ReadingSettings
-from llama2vec.data.text.lines import columns_in, header_columns, json_object, numbered_lines
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
 from llama2vec.files import file_sha256, open_regular
-from llama2vec.records import Passage, Place, Query, Value
+from llama2vec.records import Passage, Query
 from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
@@ -135,7 +141,8 @@ def read_passages(
         limit: Stop after this many passages; None = all.
         splitter: Cuts documents, and rows where its settings say ``always``, into passages ``ID#1``, ``ID#2``, …;
             None = one passage a document or row.
-        settings: How documents and JSON rows are read; None = the defaults.
+        settings: How documents and JSON rows are read; None = the defaults, and the caller offers no others, so that
+            no error tells to set one.
         report: An empty one, which takes what of the documents was read and what not; None = a log line names that.
 
     Raises:
@@ -147,7 +154,7 @@ def read_passages(
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}; ask for at least 1 passage")
-    where = str(source)
+    where, given = str(source), settings
     settings = settings or ReadingSettings()
     if is_remote(where):
         return islice(_distinct_parts(partial(_remote_rows, where), where, splitter), limit)
@@ -157,27 +164,27 @@ def read_passages(
 
     def passages(found: ReadingReport) -> Iterator[Passage]:
         if files.walk is None:
-            return _distinct_parts(partial(_local_rows, files, settings), where, splitter)
+            return _distinct_parts(partial(_local_rows, files, given), where, splitter)
         return _document_passages(files.walk, splitter, settings, found, aloud=report is None)
 
     how = f"passages {splitter and splitter.plan} {settings!r}"
     return islice(_kept_passages(how, files.paths, passages, report), limit)
 
 
-def _remote_rows(where: str) -> Iterator[_Row]:
+def _remote_rows(where: str) -> Iterator[Row]:
     if where.startswith("hf:"):
-        return _hub_rows(open_hub_dataset(where), where)
-    return (_row(values, f"{where}, row {number},", ("_id",)) for number, values in enumerate(ir_rows(where)))
+        return hub_rows(open_hub_dataset(where), where)
+    return (parsed_row(values, f"{where}, row {number},", IR_FIELDS) for number, values in enumerate(ir_rows(where)))
 
 
-def _distinct_parts(read: Callable[[], Iterator[_Row]], where: str, splitter: Splitter | None) -> Iterator[Passage]:
+def _distinct_parts(read: Callable[[], Iterator[Row]], where: str, splitter: Splitter | None) -> Iterator[Passage]:
     """Yield rows as passages, and their parts where the splitter cuts rows too."""
     rows = _distinct(read(), where)
     if splitter is None or splitter.settings.split != "always":
         return rows
     parts = (part for row in rows for part in splitter.split_row(row))
     # A part may have the id of another row.
-    return _distinct((_Row(where, one.id, one.text, one.title, one.place, one.fields) for one in parts), where)
+    return _distinct((Row(where, one.id, one.text, one.title, one.place, one.fields) for one in parts), where)
 
 
 def _document_passages(
@@ -201,8 +208,14 @@ def _document_passages(
         _say_once(f"{found.root}: {report.table()}")
 
 
-def read_queries(source: str | Path) -> list[Query]:
+def read_queries(source: str | Path, settings: ReadingSettings | None = None, *, labeled: bool = False) -> list[Query]:
     """Return the queries of a BEIR folder, a ``.jsonl[.gz]`` file or a ``.tsv[.gz]`` file (id, text).
+
+    Args:
+        source: One of these.
+        settings: Names the fields of JSON rows; rows without these have the usual ones, because the queries of a BEIR
+            folder need not be called as its passages are. None = the usual names, as in :func:`read_passages`.
+        labeled: Take rows of labeled examples too, which have a ``query`` and need no id.
 
     Raises:
         CorpusFormatError: No such file, or a faulty row: the message names file and line.
@@ -213,7 +226,8 @@ def read_queries(source: str | Path) -> list[Query]:
     if files.layout == "documents":
         raise CorpusFormatError(f"{where} holds no queries; give a BEIR folder, a .jsonl or a .tsv file")
     path = files.paths[0]
-    rows = _jsonl_rows(path, ReadingSettings()) if files.layout == "jsonl" else _tsv_rows(path, most_columns=2)
+    names = query_fields(settings, labeled=labeled)
+    rows = jsonl_rows(path, names) if files.layout == "jsonl" else tsv_rows(path, most_columns=2)
     return [Query(row.id, row.text) for row in _distinct(rows, where)]
 
 
@@ -275,114 +289,14 @@ def _say_once(message: str) -> None:
     logger.info("%s", message)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    where: str
-    id: str
-    text: str
-    title: str = ""
-    place: Place | None = None
-    fields: Mapping[str, Value] = field(default_factory=dict)
-
-
-def _local_rows(files: LocalFiles, settings: ReadingSettings) -> Iterator[_Row]:
+def _local_rows(files: LocalFiles, settings: ReadingSettings | None) -> Iterator[Row]:
     for path in files.paths:
-        yield from _jsonl_rows(path, settings) if files.layout == "jsonl" else _tsv_rows(path, most_columns=3)
-
-
-def _jsonl_rows(path: Path, settings: ReadingSettings) -> Iterator[_Row]:
-    names = (settings.id_field,) if settings.id_field else ("_id", "id")
-    for number, line in numbered_lines(path):
-        where = f"{path}:{number}"
-        values = json_object(line, where, '{"_id": "1", "text": "…"}')
-        row = _pretext_row(values, where, f"{path.name}:{number}") or _row(
-            values, where, names, text_name=settings.text_field, title_name=settings.title_field
+        yield from (
+            jsonl_rows(path, passage_fields(settings)) if files.layout == "jsonl" else tsv_rows(path, most_columns=3)
         )
-        # Only an escape can smuggle half a surrogate pair into a decoded line.
-        if "\\u" in line:
-            _check_unicode(row)
-        yield row
 
 
-def _hub_rows(dataset: Iterable[Mapping[str, object]], where: str) -> Iterator[_Row]:
-    for number, values in enumerate(reported(dataset, where)):
-        row = f"{where}, row {number},"
-        yield _pretext_row(values, row, str(number)) or _row(values, row, ("_id", "id", "docid"), number)
-
-
-def _pretext_row(values: Mapping[str, object], where: str, row_id: str) -> _Row | None:
-    found = pretext_row(values, where)
-    return _Row(where, row_id, found[0], fields=found[1]) if found else None
-
-
-def _row(
-    values: Mapping[str, object],
-    where: str,
-    id_names: tuple[str, ...],
-    number: int | None = None,
-    *,
-    text_name: str = "",
-    title_name: str = "",
-) -> _Row:
-    """Check one row's fields; ``number`` stands in for a missing id where it is given."""
-    text_name, title_name = text_name or "text", title_name or "title"
-    id_name = next((name for name in id_names if name in values), None)
-    if id_name is None and number is None:
-        raise CorpusFormatError(f'{where} has no "{id_names[0]}"; give each row an id, or name its field (id_field)')
-    if text_name not in values:
-        known = ", ".join(map(str, list(values)[:6]))
-        hint = "put the passage or query there, or name its field (text_field)"
-        raise CorpusFormatError(f'{where} has no "{text_name}" (only {known}); {hint}')
-    row_id, text, title = values[id_name] if id_name else number, values[text_name], values.get(title_name)
-    if isinstance(row_id, int) and not isinstance(row_id, bool):
-        row_id = str(row_id)
-    if not isinstance(row_id, str) or not row_id.strip():
-        problem = f"has the {id_name} {reprlib.repr(row_id)}"
-        raise CorpusFormatError(f"{where} {problem}; an id is a string that is not empty, or a whole number")
-    for name, value in ((text_name, text), (title_name, title or "")):
-        if not isinstance(value, str):
-            raise CorpusFormatError(f"{where} has the {name} {reprlib.repr(value)}; a {name} is a string")
-    used = (id_name, text_name, title_name)
-    fields = row_fields({key: value for key, value in values.items() if key not in used})
-    return _Row(where, row_id, cast(str, text), cast(str, title or ""), row_place(values, where), fields)
-
-
-def _check_unicode(row: _Row) -> None:
-    fields = [(name, text) for name, value in row.fields.items() for text in (name, value) if isinstance(text, str)]
-    for name, value in (("id", row.id), ("title", row.title), ("text", row.text), *fields):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            half = f"\\u{ord(value[error.start]):04x}"
-            problem = f"has half a surrogate pair ({half}) in its {name}"
-            raise CorpusFormatError(f"{row.where} {problem}; repair the text") from None
-
-
-def _tsv_rows(path: Path, most_columns: int) -> Iterator[_Row]:
-    columns: dict[str, int] = {}
-    width = first_line = 0
-    for number, line in numbered_lines(path):
-        where = f"{path}:{number}"
-        fields = line.split("\t")
-        if not 2 <= len(fields) <= most_columns:
-            wanted = "id, text" if most_columns == 2 else "id, text or id, title, text"
-            raise CorpusFormatError(f"{where} has {columns_in(fields)}; write {wanted} with tabs between")
-        if not width:
-            width, first_line = len(fields), number
-            header = header_columns(fields, where)
-            columns = header or {"id": 0, "text": width - 1} | ({"title": 1} if width == 3 else {})
-            if header:
-                continue
-        if len(fields) != width:
-            problem = f"has {columns_in(fields)} where line {first_line} has {width}"
-            raise CorpusFormatError(f"{where} {problem}; is a tab inside a text?")
-        if not fields[columns["id"]].strip():
-            raise CorpusFormatError(f"{where} has no id in column {columns['id'] + 1}; give each row an id")
-        title = fields[columns["title"]] if "title" in columns else ""
-        yield _Row(where, fields[columns["id"]], fields[columns["text"]], title)
-
-
-def _distinct(rows: Iterable[_Row], source: str) -> Iterator[Passage]:
+def _distinct(rows: Iterable[Row], source: str) -> Iterator[Passage]:
     seen, empty, flat = DistinctIds(), True, _flat.get()
     for row in rows:
         try:

@@ -6,7 +6,7 @@ import datetime
 import logging
 import os
 import stat
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -148,7 +148,13 @@ def check_there(source: Path) -> None:
         raise CorpusFormatError(f"{source}: no such file or folder; check the path")
 
 
-def walk(source: str | Path, settings: ReadingSettings | None = None, *, without: Collection[Path] = ()) -> Walk:
+def walk(
+    source: str | Path,
+    settings: ReadingSettings | None = None,
+    *,
+    without: Collection[Path] = (),
+    told: Collection[str] = (),
+) -> Walk:
     """Return the files of a folder at any depth, sorted by name, or a single file; nothing is read.
 
     Hidden files and folders are left out. A link that leaves the source, or that leads to what is read anyway, is
@@ -159,6 +165,7 @@ def walk(source: str | Path, settings: ReadingSettings | None = None, *, without
         source: Folder or file.
         settings: The patterns; None = the defaults.
         without: Files and folders that are left out without a word, such as an index within the folder.
+        told: Patterns of which no warning is given, because an earlier call gave it.
 
     Raises:
         CorpusFormatError: No such file or folder.
@@ -170,7 +177,7 @@ def walk(source: str | Path, settings: ReadingSettings | None = None, *, without
         # A folder around the root leaves nothing of it out.
         inside = {path for path in (one.resolve() for one in without) if home in path.parents}
         walking = _Walking(root, patterns, inside)
-        for warning in patterns.warnings():
+        for warning in patterns.warnings(told):
             _warn_once(f"{root}: {warning}")
         files = sorted(walking.files, key=lambda one: one.name)
         return Walk(root, tuple(files), tuple(sorted(walking.skipped, key=lambda one: one.name)))
@@ -349,7 +356,6 @@ def read_documents(
     settings: ReadingSettings | None = None,
     *,
     report: ReadingReport | None = None,
-    only: Container[str] | None = None,
 ) -> Iterator[Document]:
     """Stream the documents of a folder or a file, in the order of :func:`walk`.
 
@@ -357,7 +363,6 @@ def read_documents(
         source: Folder or file, or what :func:`walk` found there.
         settings: How to read it; None = the defaults.
         report: Takes the counts, and every file that was skipped or only partly read.
-        only: Names of the files to read, relative to the folder; None = all.
 
     Raises:
         CorpusFormatError: No such file or folder.
@@ -367,10 +372,8 @@ def read_documents(
     report = report if report is not None else ReadingReport()
     found = source if isinstance(source, Walk) else walk(source, settings)
     where = str(found.root)
-    report.skipped += [one for one in found.skipped if only is None or one.name in only]
+    report.skipped += found.skipped
     for file in found.files:
-        if only is not None and file.name not in only:
-            continue
         documents = read_file(file, settings)
         if isinstance(documents, Skipped):
             report.skipped.append(documents)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -52,14 +52,18 @@ class Patterns:
             return reason
         return _NOT_INCLUDED
 
-    def warnings(self) -> Iterator[str]:
-        """Yield a line for each pattern of the user's that matched nothing, once the whole folder was asked about."""
+    def warnings(self, told: Collection[str] = ()) -> Iterator[str]:
+        """Yield a line for each pattern of the user's that matched nothing, once the whole folder was asked about.
+
+        An earlier call has warned of patterns that are ``told``, if there was a reason.
+        """
         for one in self._include:
-            if not one.is_used:
+            if not (one.is_used or one.text in told):
                 yield f"the include pattern {one.text!r} matches no file; check its spelling"
         for one in self._exclude:
             # Hidden files are not read anyway, and what is taken back need not be there.
-            if not (one.is_used or one.takes_back or one.is_hidden or one.text in DEFAULT_EXCLUDE):
+            is_known = one.text in DEFAULT_EXCLUDE or one.text in told
+            if not (one.is_used or one.takes_back or one.is_hidden or is_known):
                 yield f"the exclude pattern {one.text!r} leaves nothing out; check its spelling"
 
 

@@ -16,7 +16,7 @@ from llama2vec.data.documents.document import Block, Document
 from llama2vec.data.documents.places import Places, stripped
 from llama2vec.data.settings import PassageSettings
 from llama2vec.data.text.cutting import NON_SPACE, Cutter, TokenSpans, View, shortened
-from llama2vec.data.text.words import sentence_spans, word_spans
+from llama2vec.data.text.words import is_paired, sentence_spans, word_spans
 from llama2vec.errors import ConfigError
 from llama2vec.records import Passage, Place
 
@@ -295,7 +295,16 @@ class _Parts:
             if found:
                 return min(found)
         space = _SPACE.search(self._text, low, end) if self._cutter.inside_word(low) else None
-        return space.end() if space else low
+        if space:
+            return space.end()
+        while low < end and self._parts_letters(low):
+            low += 1
+        return low
+
+    def _parts_letters(self, place: int) -> bool:
+        """Whether a place stands between two letters or digits of one word, in a script that is written with spaces."""
+        before, after = self._text[place - 1], self._text[place]
+        return before.isalnum() and after.isalnum() and not (is_paired(before) or is_paired(after))
 
 
 def _first_after(places: Sequence[int], place: int, otherwise: int) -> int:

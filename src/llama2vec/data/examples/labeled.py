@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llama2vec.data.corpus.passages import files_fingerprint, read_passages
+from llama2vec.data.corpus.passages import corpus_sha256, files_fingerprint, read_passages
 from llama2vec.data.corpus.sources import beir_file, open_hub_dataset, reported
 from llama2vec.data.examples.msmarco import ID_TRIPLES, find_id_triples, id_triple_rows, text_triple_rows
 from llama2vec.data.examples.rows import (
@@ -28,11 +28,13 @@ from llama2vec.data.text.lines import json_object, numbered_lines
 from llama2vec.data.text.words import text_key
 from llama2vec.errors import ConfigError, ExampleFormatError
 from llama2vec.files import FileKind, write_output
+from llama2vec.manifest import digest
 from llama2vec.records import TrainingExample
 from llama2vec.terminal import counted, first_few
 
 logger = logging.getLogger(__name__)
 
+_WHOLE = "train"  # The split where none is chosen
 _KINDS = (
     "a .jsonl with query, pos and neg, a BEIR folder with qrels, MS MARCO's triples*.tsv or a folder with "
     f"{ID_TRIPLES}*.tsv (any file also .gz), or hf:NAME"
@@ -62,12 +64,13 @@ def read_examples(
 
     Args:
         source: One of the above.
-        split: Split of a BEIR folder, an MS MARCO folder, or an ``hf:`` source that does not name one.
+        split: Split of a BEIR folder, an MS MARCO folder, or an ``hf:`` source that does not name one. A single file
+            has no splits.
         limit: Stop after this many examples; None = all.
-        reading: Names the fields of a BEIR folder's passages; None = the usual ones.
+        reading: Names the fields of a BEIR folder's rows; None = the usual ones.
 
     Raises:
-        ConfigError: ``limit`` is below 1.
+        ConfigError: ``limit`` is below 1, or ``split`` is chosen of a single file.
         DataError: No such source, no row, or a faulty one: the message names file and line.
         MissingDependencyError: ``hf:`` without its package.
     """
@@ -90,16 +93,55 @@ def scan_examples(
 
 
 def examples_fingerprint(source: str | Path, *, split: str = "train") -> str:
-    """Return a sha256 over the relative names and the bytes of all files of a source; for ``hf:`` the source itself.
+    """Return a sha256 over what a source holds; for ``hf:`` the source itself.
+
+    It covers the bytes of all files, with the kind of a single file and the relative names of several.
 
     Raises:
+        ConfigError: ``split`` is chosen of a single file.
         DataError: No such source, or an unreadable file.
+    """
+    if not is_single_file(source):
+        return named_fingerprint(source, split=split)
+    (path,) = _locate(str(source), split).paths
+    try:
+        content = corpus_sha256(path)
+    except OSError as error:
+        raise ExampleFormatError(f"{path} cannot be read ({error.strerror}); check the path") from None
+    return digest(["tsv" if path.name.lower().endswith((".tsv", ".tsv.gz")) else "jsonl", content])
+
+
+def named_fingerprint(source: str | Path, *, split: str = "train") -> str:
+    """Return the fingerprint that counts the name of a single file, too; otherwise as :func:`examples_fingerprint`.
+
+    Earlier versions wrote it everywhere; plans whose settings name the file still have it.
     """
     where = str(source)
     if where.startswith("hf:"):
         return f"{where}#{split}"
     files = _locate(where, split)
     return files_fingerprint(files.root, files.paths, ExampleFormatError)
+
+
+def is_single_file(source: str | Path) -> bool:
+    """Whether a source is one file without splits; a file of id triples belongs to a folder, whose splits it has."""
+    path = Path(source)
+    return not str(source).startswith("hf:") and not path.name.lower().startswith(ID_TRIPLES) and path.is_file()
+
+
+def splits_of(sources: Sequence[str], split: str) -> list[str]:
+    """Return the split to read of each source: single files have none, and are read whole beside sources with splits.
+
+    Raises:
+        ConfigError: A split is chosen, and all sources are single files.
+    """
+    if sources and split != _WHOLE and all(map(is_single_file, sources)):
+        raise _no_splits(sources[0], split)
+    return [_WHOLE if is_single_file(source) else split for source in sources]
+
+
+def _no_splits(where: str, split: str) -> ConfigError:
+    return ConfigError(f"{where} is a file, which has no splits; drop the split {split!r}")
 
 
 def write_examples(examples: Iterable[TrainingExample], path: str | Path, *, overwrite: bool = False) -> int:
@@ -191,6 +233,8 @@ def _locate(where: str, split: str, reading: ReadingSettings | None = None) -> _
         return _locate_id_triples(source, split)
     if not is_table and not name.endswith((".jsonl", ".jsonl.gz")):
         raise ExampleFormatError(f"{where}: unknown kind of file; give {_KINDS}")
+    if split != _WHOLE:
+        raise _no_splits(where, split)
     read = text_triple_rows if is_table else _jsonl_rows
     return _Located(source.parent, (source,), lambda: read(source))
 
@@ -229,7 +273,7 @@ def _hub_rows(dataset: Iterable[Any], where: str) -> Iterator[ExampleRow]:
 
 
 def _beir_rows(folder: Path, split: str, reading: ReadingSettings | None) -> Iterator[ExampleRow]:
-    task = read_beir(folder, split)
+    task = read_beir(folder, split, reading)
     # The meaning of a gain below 0, such as spam, differs between collections: such passages are not used.
     judged = {passage_id for gains in task.qrels.values() for passage_id, gain in gains.items() if gain >= 0}
     texts = {

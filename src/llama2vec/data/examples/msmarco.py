@@ -21,7 +21,7 @@ from llama2vec.files import disk_errors
 from llama2vec.records import TrainingExample
 
 _SPLITS = frozenset({"train", "dev", "validation", "test", "eval"})
-_HEADERS = (["query", "positive", "negative"], ["query", "pos", "neg"], ["anchor", "positive", "negative"])
+HEADERS = (["query", "positive", "negative"], ["query", "pos", "neg"], ["anchor", "positive", "negative"])
 ID_TRIPLES = "qidpidtriples"
 
 
@@ -61,7 +61,7 @@ def text_triple_rows(path: Path) -> Iterator[ExampleRow]:
     """Stream ``query⇥positive⇥negative`` lines, one example each; a header is skipped."""
     for number, line in numbered_lines(path, ExampleFormatError):
         where, fields = f"{path}:{number}", line.split("\t")
-        if line.lower().split("\t") in _HEADERS:
+        if line.lower().split("\t") in HEADERS:
             continue
         problems = Problems(where)
         if len(fields) != 3:

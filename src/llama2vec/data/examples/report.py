@@ -13,6 +13,7 @@ import numpy as np
 
 from llama2vec.data.examples.labeled import no_rows, scan_examples
 from llama2vec.data.examples.rows import ExampleRow
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.text.words import count_words, text_key
 from llama2vec.errors import DataError
 from llama2vec.records import TrainingExample
@@ -63,6 +64,7 @@ class ExampleReport:
     notes: tuple[Finding, ...]  # What training accepts but may be a mistake, by kind
     words: Mapping[str, Lengths]  # Role → lengths in words
     tokens: Mapping[str, Lengths] = field(default_factory=dict)
+    scored: int = 0  # Examples with a teacher's scores
 
     @property
     def problem_count(self) -> int:
@@ -106,6 +108,7 @@ def inspect_examples(
     query_max_tokens: int = 0,
     passage_max_tokens: int = 0,
     negatives: int = 0,
+    reading: ReadingSettings | None = None,
 ) -> ExampleReport:
     """Read a source of training examples once, to its end, and report every problem.
 
@@ -117,6 +120,7 @@ def inspect_examples(
         count_tokens: Texts → their numbers of tokens; None = report words only.
         query_max_tokens, passage_max_tokens: Lengths at which texts are truncated; 0 = never.
         negatives: Fewer negatives in a row than this are a problem.
+        reading: Names the fields of a BEIR folder's rows; None = the usual ones.
 
     Raises:
         DataError: No such source, or no row at all; problems of rows are in the report.
@@ -124,7 +128,7 @@ def inspect_examples(
     where = str(source)
     survey = _Survey(negatives, count_tokens)
     try:
-        for row in scan_examples(where, split=split):
+        for row in scan_examples(where, split=split, reading=reading):
             survey.add(row)
     except DataError as error:
         # A truncated source is still worth reporting up to the fault.
@@ -137,9 +141,10 @@ def inspect_examples(
     limits = dict(zip(_ROLES, (query_max_tokens, passage_max_tokens, passage_max_tokens), strict=True))
     return ExampleReport(
         where, split, survey.rows, survey.faulty_rows, survey.examples, survey.problems.findings(),
-        (*survey.notes.findings(), *survey.between_rows()),
+        (*survey.notes.findings(), *survey.without_scores(), *survey.between_rows()),
         words={role: _lengths(survey.words[role]) for role in _ROLES},
         tokens={role: _lengths(survey.tokens(role), limits[role]) for role in _ROLES if count_tokens},
+        scored=survey.scored,
     )  # fmt: skip
 
 
@@ -168,8 +173,8 @@ class _Survey:
 
     def __init__(self, negatives: int, count_tokens: Callable[[list[str]], list[int]] | None) -> None:
         self._negatives, self._count_tokens = negatives, count_tokens
-        self.rows = self.faulty_rows = self.examples = 0
-        self.problems, self.notes = _Tally(), _Tally()
+        self.rows = self.faulty_rows = self.examples = self.scored = 0
+        self.problems, self.notes, self._unscored = _Tally(), _Tally(), _Tally()
         self.words, self._tokens = _numbers(), _numbers()
         self._waiting: dict[Role, list[str]] = {role: [] for role in _ROLES}
         self._queries, self._pairs = set[int](), set[int]()
@@ -200,6 +205,10 @@ class _Survey:
             self._tokens[role].extend(self._count_tokens(self._waiting[role]))
             self._waiting[role] = []
         return self._tokens[role]
+
+    def without_scores(self) -> tuple[Finding, ...]:
+        """Return the rows without a teacher's scores, where other rows have them."""
+        return self._unscored.findings() if self.scored else ()
 
     def between_rows(self) -> list[Finding]:
         """Return texts that are a positive in one row and a negative in another; worst if the query is the same."""
@@ -234,6 +243,10 @@ class _Survey:
             self.notes.add("rows with one negative twice", where)
         if not negatives:
             self.notes.add("rows without negatives", where)
+        if example.positive_scores:
+            self.scored += 1
+        else:
+            self._unscored.add("rows without scores, which others have", where)
         sides: tuple[tuple[Role, list[str]], ...] = (("positives", positives), ("negatives", negatives))
         for role, texts in sides:
             self._texts[role].extend(map(_hash, texts))

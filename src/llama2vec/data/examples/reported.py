@@ -61,6 +61,11 @@ def finish_reported(work: Work, examples: Iterable[TrainingExample], manifest: M
     settle_report(work.output)
 
 
+def is_reported(output: Path) -> bool:
+    """Whether a file of examples has its report beside it."""
+    return output.is_file() and _describes(read_object(report_path(output)), output)
+
+
 def settle_report(output: Path) -> None:
     """Put the report next to the output that it describes; remove one that describes another."""
     report = new_path(report_path(output))

@@ -139,7 +139,8 @@ def parse_row(values: Mapping[str, object], where: str, *, strict: bool = True) 
         _check_names(values, problems)
     try:
         if tevatron:
-            return problems.row(_tevatron_example(_TevatronFields.model_validate(_renamed(values, problems))))
+            tevatron_fields = _TevatronFields.model_validate(_renamed(values, problems))
+            return problems.row(_tevatron_example(tevatron_fields, problems))
         found = _Fields.model_validate(_renamed(values, problems))
     except ValidationError as error:
         for one in error.errors(include_url=False):
@@ -194,7 +195,7 @@ def _renamed(values: Mapping[str, object], problems: Problems) -> dict[str, obje
         earlier = found.get("neg", [])
         texts = [value for _, value in sorted(numbered, key=lambda pair: pair[0])]
         found["neg"] = [*(earlier if isinstance(earlier, list) else [earlier]), *texts]
-    if not found.get("query_id", True):
+    if found.get("query_id") == "":
         del found["query_id"]
     return found
 
@@ -214,10 +215,13 @@ def _add_invalid(error: dict[str, Any], values: Mapping[str, object], problems: 
     problems.add(kind, f"{place}; {_REMEDIES.get(error['type'], error['msg'])}")
 
 
-def _tevatron_example(found: _TevatronFields) -> TrainingExample:
+def _tevatron_example(found: _TevatronFields, problems: Problems) -> TrainingExample:
     sides = []
-    for items in (found.pos, found.neg):
+    for name, items in (("positive_passages", found.pos), ("negative_passages", found.neg)):
         ids = tuple(item.docid for item in items)
+        if any(ids) and not all(ids):
+            place = f"{name} (number {ids.index('') + 1})"
+            problems.add("ids", f"has no docid in {place}; name every passage or omit the ids")
         texts = tuple(Passage("", item.text, item.title or "").full_text for item in items)
         sides.append((texts, ids if all(ids) else ()))
     (positives, positive_ids), (negatives, negative_ids) = sides

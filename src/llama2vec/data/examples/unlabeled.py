@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import NamedTuple
 
 from llama2vec.data.corpus.rows import PRETEXT_FIELDS
@@ -203,14 +202,30 @@ _Drawn = tuple[str, Sequence[Passage]]
 _NOTHING: _Drawn = ("", ())
 
 
+def is_spread(number: int, most: int, total: int) -> bool:
+    """Tell whether a passage is one of ``most`` of ``total`` that lie evenly over a corpus; ``most`` 0 = all.
+
+    >>> [number for number in range(10) if is_spread(number, 4, 10)]
+    [0, 2, 5, 7]
+    """
+    if not most or most >= total:
+        return True
+    place = -(-number * most // total)  # The first whose passage does not come before this one
+    return place < most and place * total // most == number
+
+
 def pairs_from_corpus(
-    passages: Iterable[Passage], settings: CorpusPairSettings, seed: int = 0
+    passages: Iterable[Passage], settings: CorpusPairSettings, seed: int = 0, total: int | None = None
 ) -> Iterator[TrainingExample]:
     """Stream pairs made from passages in reading order, of which those that follow each other are one document.
 
     Each draw depends only on the seed, the passage's id and the kind of pair. A positive includes the title of its
     passage, as the index will; a query does not. For the kind ``title`` it is the reverse, and consecutive passages of
     a document under one title are the positives of one example.
+
+    A limit chooses the passages that give pairs, spread evenly over the corpus; each still has the neighbors and the
+    title that it has there. ``total`` is the number of passages; where it is None and there is a limit, all are read
+    into memory to count them.
 
     Every pair has the id of the passage that gave its query among its ``positive_ids``: pairs of one passage are never
     each other's negatives, and mining never returns a query's own passage as a negative.
@@ -219,9 +234,15 @@ def pairs_from_corpus(
         EmptyCorpusError: No pair could be made.
         MissingDependencyError: The package that splits sentences is not installed.
     """
-    empty = True
-    for section, after in _sections(islice(passages, settings.limit or None)):
+    if settings.limit and total is None:
+        passages = list(passages)
+        total = len(passages)
+    empty, number = True, -1
+    for section, after in _sections(passages):
         for position, following in enumerate([*section[1:], after]):
+            number += 1
+            if not is_spread(number, settings.limit, total or 0):
+                continue
             for pair in _pairs(_Place(section, position, following, settings), seed):
                 empty = False
                 yield pair

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llama2vec.data.corpus.passages import read_queries
 from llama2vec.data.corpus.sources import beir_file
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.tasks.trec import read_qrels
 from llama2vec.errors import CorpusFormatError, EvaluationError
 from llama2vec.records import Qrels, Query
@@ -27,10 +28,11 @@ class BeirTask:
     corpus_source: str  # What :func:`llama2vec.data.corpus.passages.read_passages` reads
 
 
-def read_beir(folder: str | Path, split: str = "test") -> BeirTask:
+def read_beir(folder: str | Path, split: str = "test", reading: ReadingSettings | None = None) -> BeirTask:
     """Return the task of one split of a BEIR folder, without reading the corpus.
 
-    Call :func:`check_judged_passages` once the ids of the corpus are known.
+    Call :func:`check_judged_passages` once the ids of the corpus are known. ``reading`` names the fields of the rows,
+    as in :func:`llama2vec.data.corpus.passages.read_queries`.
 
     Raises:
         DataError: No such folder, corpus, queries or split, or faulty judgments.
@@ -46,7 +48,7 @@ def read_beir(folder: str | Path, split: str = "test") -> BeirTask:
         hint = f"choose from {', '.join(splits)}" if splits else "put judgments into qrels/<split>.tsv"
         raise CorpusFormatError(f"{folder} has no split '{split}'; {hint}")
     qrels = read_qrels(qrels_path)
-    queries = [query for query in read_queries(folder) if query.id in qrels]
+    queries = [query for query in read_queries(folder, reading) if query.id in qrels]
     check_judged_queries(qrels, queries, str(qrels_path))
     return BeirTask(f"{folder.resolve().name}/{split}", queries, qrels, str(folder))
 

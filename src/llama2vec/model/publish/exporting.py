@@ -17,7 +17,8 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, ModelError, one_line
 from llama2vec.files import apply_umask, write_atomic, write_json
 from llama2vec.model.golden import GOLDEN_TEXTS
-from llama2vec.model.local import fetched, quiet_transformers
+from llama2vec.model.loading import quiet_transformers
+from llama2vec.model.local import fetched
 from llama2vec.model.publish.gguf_file import GGUF_FILE, write_gguf
 from llama2vec.model.publish.prompted_tokenizer import (
     TOKENIZER_FILE,

@@ -27,7 +27,7 @@ QUERY_MARK = "[llama2vec:query]"
 """The prompt ``query`` of ``config_sentence_transformers.json``. It selects the query side and is never tokenized: the
 real prompt is token ids after the text, where sentence-transformers has no place for one."""
 
-_FORMATS = (1, 2)
+_FORMAT = 2
 # As in llama2vec.model.contract, which this file must not import.
 _NOT_TOKENIZATION = ("truncation", "padding")
 _NOT_MODEL = (
@@ -242,10 +242,8 @@ def _read_contract(path: str) -> dict[str, Any]:
         raise ValueError(f"{path}: cannot be read as an encoding contract ({error}); save the model again") from None
     if _digest(contract) != saved_hash:
         raise ValueError(f"{path}: the contract does not match its hash: it was edited by hand; restore it")
-    if contract.get("format") not in _FORMATS:
-        raise ValueError(f"{path}: contract format {contract.get('format')} is neither 1 nor 2; save the model again")
-    if "common_directions" in contract:
-        raise ValueError(f"{path}: common directions are no longer supported; adapt the base model again")
+    if contract.get("format") != _FORMAT:
+        raise ValueError(f"{path}: contract format {contract.get('format')} is not {_FORMAT}; save the model again")
     return contract
 
 
@@ -262,7 +260,7 @@ def _facts_of_files(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer.json"
     tokenizer = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {
-        "format": _FORMATS[-1],
+        "format": _FORMAT,
         "weights": _digest(weights),
         "config": _without(config, _NOT_MODEL),
         "tokenizer": _digest({key: tokenizer[key] for key in tokenizer if key not in _NOT_TOKENIZATION})

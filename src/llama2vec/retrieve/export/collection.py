@@ -18,8 +18,8 @@ from llama2vec.data.corpus.sources import is_remote
 from llama2vec.engines.engine import About, Engine, Entry, encodable, engine_errors
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage
+from llama2vec.retrieve.index.word_vectors import WordVectors
 from llama2vec.retrieve.store.reader import Vectors, VectorStore, store_passages, store_sha256
-from llama2vec.retrieve.word_vectors import WordVectors
 from llama2vec.terminal import ProgressReporter, counted
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,9 @@ Types: TypeAlias = Mapping[str, tuple[str, str]]
 
 _PLAIN_NAME = re.compile(r"[^\W\d]\w*")
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*", re.ASCII)
-_DEEPEST = 100  # Expressions within each other, about as many as SQLite's own parser takes
+MOST_PARENTHESES, _MOST_EXPRESSIONS = 50, 100
+"""How deeply a filter nests. Parentheses and ``case`` are counted first, in words that name the limit; expressions,
+which signs and ``not`` also nest, may go about as deep as SQLite's own parser takes them."""
 _BINDS = {
     "or": 1, "and": 2, "=": 4, "==": 4, "!=": 4, "<>": 4, "~": 4, "!~": 4, "is": 4, "in": 4, "like": 4, "glob": 4,
     "between": 4, "isnull": 4, "notnull": 4, "not": 4, "<": 5, "<=": 5, ">": 5, ">=": 5, "+": 8, "-": 8, "*": 9,
@@ -103,7 +105,7 @@ class _Reading:
     def expression(self, binds: int) -> _Operand:
         """Read an expression up to the first operator that binds as loosely as ``binds``."""
         self._depth += 1
-        if self._depth > _DEEPEST:
+        if self._depth > _MOST_EXPRESSIONS:
             raise mistake(TOO_DEEP)
         left = self._operand()
         while (strength := _BINDS.get(self._word(), 0)) > binds:
@@ -237,7 +239,7 @@ class _Reading:
         if word == "(":
             inner = self.expression(0)
             if self._word() == ",":
-                raise mistake("holds a list in parentheses outside of `in (…)`; compare one value at a time")
+                raise mistake("holds a list outside of `in (…)`; compare one value at a time, and write 12.5, not 12,5")
             return self._closed(inner)
         if word in ("true", "false"):
             return _Operand("number", literal="1" if word == "true" else "0", word=word)

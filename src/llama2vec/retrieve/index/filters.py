@@ -25,7 +25,16 @@ from llama2vec.errors import StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.exact import Rows
 from llama2vec.retrieve.index.field_table import ROW, TABLE, quoted, write_field_table
-from llama2vec.retrieve.index.filter_types import KEYWORDS, TOO_DEEP, Token, Types, as_written, mistake, typed_sql
+from llama2vec.retrieve.index.filter_types import (
+    KEYWORDS,
+    MOST_PARENTHESES,
+    TOO_DEEP,
+    Token,
+    Types,
+    as_written,
+    mistake,
+    typed_sql,
+)
 from llama2vec.retrieve.store.reader import is_intact
 
 _FUNCTIONS = frozenset([
@@ -52,7 +61,7 @@ _HINTS = {
     "`": "the name is not closed",
 }  # fmt: skip
 
-_LONGEST, _DEEPEST = 10_000, 50
+_LONGEST = 10_000
 _SECONDS = 20.0
 _STEP = 100  # SQLite looks at the clock after so many steps, each of which may call a function
 _LONGEST_VALUE, _LONGEST_REPLACED = 1 << 26, 1 << 20
@@ -173,6 +182,8 @@ def _evaluated(connection: sqlite3.Connection, statement: str, where: str, longe
             problem = TOO_DEEP
         if problem.startswith('near ")"') and not where.rstrip().endswith(")"):
             problem = "the expression is incomplete"
+        elif problem.endswith("syntax error"):
+            problem = f"cannot be read as one expression ({problem}); join comparisons with `and` or `or`"
         raise mistake(problem) from None
     finally:
         connection.set_progress_handler(None, 0)
@@ -215,6 +226,7 @@ def _parsed(where: str, types: Types | None) -> list[Token]:
     if not tokens:
         raise mistake("is empty; write an expression such as year >= 2020, or leave it out")
     _check_parentheses(tokens)
+    _check_commas(tokens)
     _check_depth(tokens)
     _check_chains(tokens)
     return tokens
@@ -287,14 +299,26 @@ def _check_parentheses(tokens: Sequence[Token]) -> None:
         raise mistake(f"the parenthesis at character {open_ones[-1] + 1} is not closed")
 
 
+def _check_commas(tokens: Sequence[Token]) -> None:
+    """Refuse a comma outside of parentheses, as in ``price > 12,5``: SQLite calls it a row value."""
+    depth = 0
+    for token in tokens:
+        depth += {"(": 1, ")": -1}.get(token.written, 0)
+        if token.written == "," and not depth:
+            raise mistake(
+                f"a comma stands at character {token.at + 1}; write numbers with a point, such as 12.5, and several "
+                "values as in (1, 2)"
+            )
+
+
 def _check_depth(tokens: Sequence[Token]) -> None:
     """Refuse what is nested too deeply to be read."""
     depth = 0
     for token in tokens:
         word = token.written.lower() if token.kind in ("operator", "name") else ""
         depth += (word in ("(", "case")) - (word in (")", "end"))
-        if depth > _DEEPEST:
-            raise mistake(f"nests parentheses to a depth of more than {_DEEPEST}; simplify it")
+        if depth > MOST_PARENTHESES:
+            raise mistake(f"nests parentheses to a depth of more than {MOST_PARENTHESES}; simplify it")
 
 
 def _check_chains(tokens: Sequence[Token]) -> None:

@@ -31,7 +31,15 @@ from llama2vec.retrieve.index.filters import PassageFields
 from llama2vec.retrieve.index.lexical import Bm25Index, new_tokenizer
 from llama2vec.retrieve.index.tuning import kind_for, tuned
 from llama2vec.retrieve.settings import FaissSearch, IndexKind, SearchRequest
-from llama2vec.retrieve.store.reader import PLAN_FILE, STORE_FILE, VectorStore, is_intact, store_passages, store_sha256
+from llama2vec.retrieve.store.reader import (
+    PLAN_FILE,
+    STORE_FILE,
+    VectorStore,
+    is_intact,
+    read_errors,
+    store_passages,
+    store_sha256,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +47,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _FORMAT = "llama2vec-index"
 MANIFEST, _FAISS, _FIELDS = "index.json", "index.faiss", "fields.sqlite"
-_BM25, _PART, _SPARSE = "bm25", "part.json", "sparse"
+_BM25, _PART = "bm25", "part.json"
 BM25_PART = f"{_BM25}/{_PART}"
 
 
@@ -131,7 +139,7 @@ def build_index(
         makes_vectors = anew or bool(differs - {"bm25"}) or (overwrite and (kind is not None or not bm25))
         makes_bm25 = wanted["bm25"] and (anew or "bm25" in differs or (overwrite and bm25))
         replaced = ({MANIFEST, _FAISS, _FIELDS} if makes_vectors else set()) | ({_BM25} if makes_bm25 else set())
-        replaced |= (set() if same_store else {_BM25, _SPARSE}) | (set() if keeps_bm25 or bm25 else {_BM25})
+        replaced |= set() if same_store and (keeps_bm25 or bm25) else {_BM25}
         entries = os.listdir(output) if output.is_dir() else []
         folder = work.begin(keep=[name for name in entries if name not in replaced and not name.startswith(".lock-")])
         with disk_errors(output):
@@ -143,6 +151,7 @@ def build_index(
     return [wanted["kind"]] * (makes_vectors and store.has_vectors) + ([_BM25] if makes_bm25 else [])
 
 
+@read_errors()
 def open_index(path: str | Path) -> Index:
     """Open an index that :func:`build_index` wrote; a store's folder opens as an exact index.
 
@@ -154,8 +163,6 @@ def open_index(path: str | Path) -> Index:
         return ExactIndex(VectorStore.open(path))
     manifest = _validated(_Manifest, path / MANIFEST, "build the index again")
     store = _find_store(path, manifest.store)
-    if (path / _SPARSE).is_dir():
-        logger.warning("%s is no longer used, because sparse search was removed; you can delete it", path / _SPARSE)
     if manifest.kind == "exact":
         return ExactIndex(store)
     if manifest.engine is not None:
@@ -166,6 +173,7 @@ def open_index(path: str | Path) -> Index:
     return FaissIndex(store, manifest.kind, file, manifest.search)
 
 
+@read_errors()
 def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
     """Open the BM25 index of an index folder; None if it has none. Each search checks its files, as the store does.
 
@@ -181,6 +189,7 @@ def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
     if part.store_sha256 != store_sha256(store):
         raise StoreError(f"{folder} was made from another store than {store.path}; {again}")
 
+    @read_errors()
     def check() -> None:
         for name, expected in part.files.items():
             if not is_intact(folder / name, expected.sha256):
@@ -189,6 +198,7 @@ def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
     return Bm25Index.load(folder, store.ids, check)
 
 
+@read_errors()
 def open_fields(path: str | Path, store: VectorStore) -> PassageFields:
     """Open the fields of an index's passages; the first filter reads the table of the index, or makes one in memory."""
     folder = index_folder(path)
@@ -209,6 +219,7 @@ def search_facts(path: str | Path) -> str:
     return index.facts() if isinstance(index, FaissIndex) and index.settings != FaissSearch() else ""
 
 
+@read_errors()
 def check_index(path: str | Path) -> Path:
     """Return the folder that :func:`open_index` reads; a StoreError if it holds neither an index nor a store."""
     bring_back(Path(path))
@@ -216,6 +227,7 @@ def check_index(path: str | Path) -> Path:
     if not any((folder / file).exists() for file in (MANIFEST, STORE_FILE, PLAN_FILE)):
         if str(path) in own_models() or all((folder / file).is_file() for file in (CONTRACT_FILE, "config.json")):
             raise StoreError(f"no index at {path}: it is an encoder, which `llama2vec serve --model {path}` serves")
+        read_object(folder / MANIFEST)  # Raises an error where this user may not look into the folder
         raise StoreError(
             f"no index at {folder}; make one of a folder of documents with `llama2vec sync FOLDER {folder}`, "
             "of a vector store with `llama2vec index`, or ask a folder with `llama2vec ask`"
@@ -299,7 +311,7 @@ INDEX = Kind(
     "an index",
     _read_index,
     resumable=False,
-    entries=(MANIFEST, _FAISS, _FIELDS, f"{_BM25}/*.json", f"{_BM25}/*.npy", f"{_SPARSE}/**"),
+    entries=(MANIFEST, _FAISS, _FIELDS, f"{_BM25}/*.json", f"{_BM25}/*.npy"),
 )
 
 

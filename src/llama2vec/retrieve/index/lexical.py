@@ -16,7 +16,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,8 +32,6 @@ from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.index.exact import Rows, Scores, best_rows
 from llama2vec.terminal import counted
 
-logger = logging.getLogger(__name__)
-
 _FACTS_FILE = "corpus.json"
 _STEMMERS = {
     "ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish",
@@ -47,12 +45,9 @@ _STEMMERS = {
 _WITH_STOP_WORDS = frozenset(["da", "de", "en", "es", "fr", "it", "nl", "no", "pt", "ru", "sv", "tr"])
 _SIGN = re.compile(f"[{SIGNS}]")
 _WORD = re.compile(r"\b\w\w+\b")
-_RUN = re.compile(f"([{SIGNS}]+)|[^\\W{SIGNS}]+")  # In indexes of earlier versions
-_MARKED_SCRIPTS = re.compile(r"[\u0590-\u109f\u1700-\u1cff\ua800-\uaaff\uabc0-\uabff]")
-_MARKED_LANGUAGES = ("az", "tr")  # Lower case turns their İ into i and a mark
 
 _WORDS = 2
-"""What counts as a word in a new index; up to 1 a mark ended a word, and up to 0 texts were not normalized."""
+"""Raised when a text has other words, so that no index is searched for words that it cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,6 @@ class Bm25Index:
             "mean_words": self._mean_words,
             "passages": len(self._ids),
             "empty": self._scorer is None,
-            "unicode": "NFKC",
             "words": _WORDS,
         }
         self._tokenizer.save_vocab(folder)
@@ -133,23 +127,18 @@ class Bm25Index:
         check()
         try:
             facts = json.loads((folder / _FACTS_FILE).read_bytes())
-            words = facts.get("words", 1) if facts.get("unicode") == "NFKC" else 0
-            tokenizer = new_tokenizer(facts["language"], splitter=_SPLITTERS[words])
+            if (words := facts.get("words")) != _WORDS:
+                raise ValueError(f"its words are those of version {words}, and not {_WORDS}")
+            tokenizer = new_tokenizer(facts["language"])
             tokenizer.load_vocab(folder)
             scorer = None if facts["empty"] else bm25s.BM25.load(folder, mmap=True, show_progress=False)
             passages, mean_words = int(facts["passages"]), float(facts["mean_words"])
-        # ConfigError: an index written before languages were named by codes.
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise StoreError(f"the BM25 index {folder} cannot be read ({error}); build it again") from error
         if passages != len(ids):
             raise StoreError(
                 f"the BM25 index {folder} is over {counted(passages, 'passage')}, not {len(ids):,}; build it again"
             )
-        if fault := _fault(words, tokenizer.get_vocab_dict(), facts["language"]):
-            logger.warning(
-                "the BM25 index %s was built %s may not match; rebuild it with `llama2vec index STORE -o INDEX --bm25 "
-                "--language %s --overwrite`", folder, fault, facts["language"],
-            )  # fmt: skip
         return cls(ids, tokenizer, scorer, mean_words, facts["language"], check)
 
     def search(self, queries: Iterable[Query], depth: int = 100, tag: str = "bm25") -> Run:
@@ -230,15 +219,6 @@ class Bm25Index:
         return scores, rows
 
 
-def _fault(words: int, vocabulary: Iterable[str], language: str) -> str:
-    """Return how an index of an earlier version was built, and which words that concerns; empty for none it holds."""
-    if words == 0:
-        return "without Unicode normalization, so accented words"
-    if words == 1 and (language in _MARKED_LANGUAGES or any(map(_MARKED_SCRIPTS.search, vocabulary))):
-        return "when a vowel sign or an accent ended a word, so words with such marks, and Thai and the like,"
-    return ""
-
-
 def best_matches(scores: Scores, depth: int) -> Rows:
     """Return the rows of the passages that share a word with a query, best first, at most ``depth``."""
     found = np.flatnonzero(scores > 0)
@@ -299,33 +279,8 @@ def split_normalized(text: str) -> list[str]:
     return split_words(bare(unicodedata.normalize("NFKC", text).lower()))
 
 
-def _split_at_marks(text: str) -> list[str]:
-    """Return the words of a text as indexes of earlier versions have them, in which a mark ends a word."""
-    if not _SIGN.search(text):
-        return _WORD.findall(text)
-    words: list[str] = []
-    for run in _RUN.finditer(text):
-        begin, end = run.span()
-        if run[1] and end - begin > 1:
-            words += [text[place : place + 2] for place in range(begin, end - 1)]
-        elif run[1] or end - begin > 1:
-            words.append(run[0])
-    return words
-
-
-_SPLITTERS: Mapping[int, Callable[[str], list[str]]] = {
-    0: _split_at_marks,
-    1: lambda text: _split_at_marks(unicodedata.normalize("NFKC", text).lower()),
-    _WORDS: split_normalized,
-}
-
-
-def new_tokenizer(language: str, *, splitter: Callable[[str], list[str]] = split_normalized) -> Any:
-    """Return a tokenizer of bm25s with an empty vocabulary.
-
-    Args:
-        language: ISO 639 code.
-        splitter: Finds the words of a text; another one only for indexes of earlier versions.
+def new_tokenizer(language: str) -> Any:
+    """Return a tokenizer of bm25s with an empty vocabulary, for a language named by its ISO 639 code.
 
     Raises:
         ConfigError: The language is not an ISO 639 code.
@@ -338,4 +293,4 @@ def new_tokenizer(language: str, *, splitter: Callable[[str], list[str]] = split
     _, tokenization, snowball = _import_bm25s()
     stemmer = snowball.Stemmer(_STEMMERS[language]) if language in _STEMMERS else None
     stop_words = language if language in _WITH_STOP_WORDS else None
-    return tokenization.Tokenizer(splitter=splitter, stopwords=stop_words, stemmer=stemmer)
+    return tokenization.Tokenizer(splitter=split_normalized, stopwords=stop_words, stemmer=stemmer)

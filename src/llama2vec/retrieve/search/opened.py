@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from llama2vec.config import ModelSettings
-from llama2vec.errors import ConfigError, StoreError, StoreReplacedError
+from llama2vec.errors import ConfigError, Llama2VecError, StoreError, StoreReplacedError
 from llama2vec.model.lengths import Cut, warn_of_limit
 from llama2vec.records import Query
 from llama2vec.retrieve.index.engine import EngineIndex
@@ -82,7 +82,7 @@ class OpenedIndex:
                 check_index(given)  # A message names the path as it was given
                 index = open_index(path)
                 bm25, fields = open_bm25(path, index.store), open_fields(path, index.store)
-            except StoreError:
+            except Llama2VecError:
                 # Half of it may be of an index that was replaced meanwhile.
                 if last or _stamp(path) == before:
                     raise
@@ -197,7 +197,9 @@ def _stamp(path: Path | None, store: VectorStore | None = None) -> Stamp:
     """Return what changes when a part of an index is written again; None for each file that is missing."""
     files = [store.path / STORE_FILE] if store else []
     if path is not None:
-        folder = index_folder(path)
+        folder = path
+        with suppress(OSError):  # This user may not look into the folder
+            folder = index_folder(path)
         files += [folder / MANIFEST, folder / BM25_PART, path / STORE_FILE]
     found: list[tuple[int, int, int] | None] = []
     for file in files:

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from llama2vec.config import ModelSettings
-from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings
-from llama2vec.errors import ConfigError, StoreError, StoreReplacedError
+from llama2vec.errors import ConfigError, Llama2VecError, StoreError, StoreReplacedError
 from llama2vec.model.source import scratch_folder
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.index.exact import Index, Rows, Scores
@@ -31,7 +30,15 @@ from llama2vec.retrieve.index.lexical import Bm25Index
 from llama2vec.retrieve.search.fusion import FUSED_DEPTH, Fusion, Mode
 from llama2vec.retrieve.search.hits import Hit, grouped, with_beginnings
 from llama2vec.retrieve.search.opened import EncoderOfStore, OpenedIndex, QueryEncoder
-from llama2vec.retrieve.search.texts import as_passages, as_queries, as_question, check_distinct, check_ways
+from llama2vec.retrieve.search.texts import (
+    as_passages,
+    as_queries,
+    as_question,
+    check_distinct,
+    check_ways,
+    split_passages,
+)
+from llama2vec.retrieve.store.number_format import warn_of_another_format
 from llama2vec.retrieve.store.reader import Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store.writer import passages_sha256, warn_of_cut_passages, write_store
 
@@ -75,7 +82,7 @@ class Retriever:
     ) -> None:
         self.fusion = fusion or Fusion()
         fields = fields or PassageFields(lambda: store_passages(index.store))
-        self._encoder_for: Callable[[VectorStore], QueryEncoder | None] = lambda store: encoder
+        self._encoder_for: Callable[[OpenedIndex], QueryEncoder | None] = lambda opened: encoder
         self._opened = OpenedIndex.of_parts(index, bm25, fields).with_encoder(encoder)
         self._opening = Lock()
 
@@ -88,6 +95,7 @@ class Retriever:
         device: str = "auto",
         dtype: str = "auto",
         fusion: Fusion | None = None,
+        by_words: bool = False,
     ) -> Retriever:
         """Open an index folder, or a vector store.
 
@@ -98,6 +106,7 @@ class Retriever:
             device: Where that model runs.
             dtype: Its number format.
             fusion: How ``hybrid`` mixes; None = the defaults of :class:`Fusion`.
+            by_words: It will be searched by BM25 alone, so nothing is said of vectors that it lacks.
 
         Raises:
             StoreError: The index does not exist, is damaged or belongs to another store, or the encoder's contract
@@ -105,17 +114,17 @@ class Retriever:
         """
         opened = OpenedIndex.open(Path(path))
         store = opened.index.store
-        if not store.has_vectors:
+        if not (store.has_vectors or by_words):
             how = store.how_to_add_vectors
             logger.info("%s has no vectors, so it is searched with BM25 only; add them with %s", store.path, how)
         settings = ModelSettings.model_validate({"device": device, "dtype": dtype})
 
-        def encoder_for(store: VectorStore) -> QueryEncoder:
+        def encoder_for(state: OpenedIndex) -> QueryEncoder:
             if encoder is None or isinstance(encoder, str | Path):
-                return EncoderOfStore(store, encoder, settings)
+                return EncoderOfStore(state.store, encoder, settings)
             return encoder
 
-        retriever = cls(opened.index, encoder_for(store), bm25=opened.bm25, fusion=fusion, fields=opened.fields)
+        retriever = cls(opened.index, encoder_for(opened), bm25=opened.bm25, fusion=fusion, fields=opened.fields)
         retriever._encoder_for = encoder_for
         retriever._opened = opened.with_encoder(retriever.encoder)
         return retriever
@@ -160,7 +169,7 @@ class Retriever:
         encoder = model
         if encoder is not None and not isinstance(encoder, Encoder):
             encoder = Encoder.load(encoder, device=device, dtype=dtype)
-        passages = _split(passages, encoder, split) if split else passages
+        passages = split_passages(passages, encoder, split) if split else passages
         if folder is None:
             with ExitStack() as stack:
                 home = stack.enter_context(scratch_folder(Path(tempfile.gettempdir()), "llama2vec-"))
@@ -174,6 +183,7 @@ class Retriever:
         store = write_store(
             lambda: passages, encoder, home / "store", source=source, overwrite=overwrite, total=len(passages)
         )
+        warn_of_another_format(store, dtype)
         warn_of_cut_passages(store, "cut them into passages with split=PassageSettings()")
         build_index(store, home / "index", bm25=language, keeps_bm25=False, overwrite=overwrite)
         return cls.open(home / "index", encoder)
@@ -198,11 +208,11 @@ class Retriever:
         """For the queries; None = search by ``bm25`` alone."""
         return self._opened.encoder
 
-    @encoder.setter
-    def encoder(self, encoder: QueryEncoder | None) -> None:
+    def encode_with(self, encoder_for: Callable[[OpenedIndex], QueryEncoder | None]) -> None:
+        """Ask for the encoder of this and each later state of the index; None = ``bm25`` alone searches that state."""
         with self._opening:
-            self._encoder_for = lambda store: encoder
-            self._opened = self._opened.with_encoder(encoder)
+            self._encoder_for = encoder_for
+            self._opened = self._opened.with_encoder(encoder_for(self._opened))
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -334,16 +344,16 @@ class Retriever:
                 raise StoreReplacedError(f"{problem}; open the index again")
             try:
                 opened = before.again()
-                self._opened = opened.with_encoder(self._encoder_of(opened.index.store))
-            except StoreError as error:
+                self._opened = opened.with_encoder(self._encoder_of(opened))
+            except (Llama2VecError, OSError) as error:
                 raise StoreReplacedError(f"{problem}, and the index cannot be opened again: {error}") from error
 
-    def _encoder_of(self, store: VectorStore) -> QueryEncoder | None:
-        """Return the encoder for a store; a model that is loaded stays loaded where it made these vectors too."""
+    def _encoder_of(self, opened: OpenedIndex) -> QueryEncoder | None:
+        """Return the encoder for a state; a model that is loaded stays loaded where it made these vectors too."""
         encoder = self._opened.encoder
-        if isinstance(encoder, EncoderOfStore) and encoder.contract_hash == store.contract_hash:
+        if isinstance(encoder, EncoderOfStore) and encoder.contract_hash == opened.store.contract_hash:
             return encoder
-        return self._encoder_for(store)
+        return self._encoder_for(opened)
 
     def _search(
         self,
@@ -379,14 +389,6 @@ class Retriever:
         runs = {single: _named(queries, id_of_row, *best) for single, best in found.items()}
         run = self.fusion.fuse(runs, depth) if is_hybrid else runs[mode]
         return run, {passage_id: row for row, passage_id in id_of_row.items()}
-
-
-def _split(passages: Iterable[Passage], encoder: Encoder | None, settings: PassageSettings) -> list[Passage]:
-    """Cut passages in the tokens of an encoder, or in words where there is none."""
-    from llama2vec.model.tokens import encoder_splitter
-
-    splitter = encoder_splitter(encoder, settings) if encoder else Splitter.of_words(settings)
-    return as_passages(part for passage in passages for part in splitter.split_row(passage))
 
 
 def _named(queries: Sequence[Query], id_of_row: Mapping[int, str], scores: Scores, rows: Rows) -> Run:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama2vec.data.corpus.rows import is_missing, passage_fields, plain_value, row_fields
+from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query
+
+if TYPE_CHECKING:
+    from llama2vec.model.encoder import Encoder
 
 
 def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Passage]:
@@ -107,3 +111,11 @@ def _passage(row: Any, number: int) -> Passage:
     if not passage.id.strip():
         raise DataError(f"text {number} has an empty id; give it one, or leave ids out")
     return passage
+
+
+def split_passages(passages: Iterable[Passage], encoder: Encoder | None, settings: PassageSettings) -> list[Passage]:
+    """Cut passages in the tokens of an encoder, or in words where there is none."""
+    from llama2vec.model.tokens import encoder_splitter
+
+    splitter = encoder_splitter(encoder, settings) if encoder else Splitter.of_words(settings)
+    return as_passages(part for passage in passages for part in splitter.split_row(passage))

@@ -1,7 +1,7 @@
 """Vectors on the disk as soon as they are made, by text: what an interrupted ``sync`` need not make again.
 
-A journal is a line of JSON (contract and width) and records of one size: the hash of a text, its vector, a checksum.
-What a kill cut off, or a power cut garbled, is dropped when the journal is opened again.
+A journal is a line of JSON (contract, width, number format) and records of one size: the hash of a text, its vector, a
+checksum. What a kill cut off, or a power cut garbled, is dropped when the journal is opened again.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from llama2vec.records import Passage
+from llama2vec.retrieve.store.number_format import compute_dtype, formatted
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, check_vectors
 from llama2vec.retrieve.store.reuse import count_cut, encoder_batches, gathered
 
@@ -33,7 +35,7 @@ class Journal:
 
     Args:
         encoder: Makes the vectors.
-        path: The journal; one of another contract is kept beside it until :meth:`remove`.
+        path: The journal; one of another contract or number format is kept beside it until :meth:`remove`.
     """
 
     def __init__(self, encoder: PassageEncoder, path: Path) -> None:
@@ -42,11 +44,17 @@ class Journal:
         self.encoded = 0  # texts that the encoder read so far
         self._record_bytes = _KEY_BYTES + 4 * self.dimension + _CHECKSUM_BYTES
         head = {"format": _FORMAT, "contract": self.contract_hash, "dimension": self.dimension}
-        self._head = (json.dumps(head) + "\n").encode()
+        self._unformatted = _line(head)  # As earlier versions wrote it
+        self._head = _line(formatted(head, compute_dtype(encoder)))
         self._places: dict[bytes, int] = {}
         self._make_way()
         self._file = path.open("r+b" if path.is_file() and not path.is_symlink() else "w+b")
         self._open()
+
+    @property
+    def dtype(self) -> str:
+        """Number format in which the encoder computes, "" if a journal of an earlier version is continued."""
+        return "" if self._head == self._unformatted else compute_dtype(self._encoder)
 
     def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
         """Return [N, D] float32 vectors."""
@@ -84,20 +92,24 @@ class Journal:
         remove_journals(self._path)
 
     def _make_way(self) -> None:
-        """Put the journal of another contract aside, and bring back the one of this contract."""
+        """Put the journal of another contract or number format aside, and bring back the one that fits."""
         if self._path.is_file() and not self._path.is_symlink():
             with self._path.open("rb") as file:
                 head = file.readline(_LONGEST_HEAD)
                 holds_vectors = bool(file.read(1))
+            if head == self._unformatted:
+                self._head = head
             if head != self._head and holds_vectors and _is_head(head):
                 self._path.replace(_aside(self._path, head))
                 logger.warning(
                     "an interrupted sync made vectors with another model or other settings of it; they are kept until "
                     "a sync succeeds: to use them, interrupt this one and rerun that one"
                 )
-        kept = _aside(self._path, self._head)
-        if kept.is_file() and not kept.is_symlink():
-            kept.replace(self._path)
+        for head in (self._unformatted, self._head):
+            kept = _aside(self._path, head)
+            if kept.is_file() and not kept.is_symlink():
+                kept.replace(self._path)
+                self._head = head
 
     def _open(self) -> None:
         """Find the whole records, and cut off what follows them."""
@@ -147,6 +159,10 @@ def remove_journals(path: Path) -> None:
 
 def _aside(path: Path, head: bytes) -> Path:
     return path.with_name(f"{path.name}.of-{hashlib.blake2b(head, digest_size=8).hexdigest()}")
+
+
+def _line(head: Mapping[str, Any]) -> bytes:
+    return (json.dumps(head) + "\n").encode()
 
 
 def _is_head(line: bytes) -> bool:

@@ -152,6 +152,11 @@ class RayEncoder:
         """Hash of everything that decides what the vectors are."""
         return self._expected.contract
 
+    @property
+    def dtype(self) -> str:
+        """Number format in which every worker computes."""
+        return self._expected.numbers
+
     def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
         """Return [N, D] float32 unit vectors, as one worker makes them."""
         return gathered(self.passage_batches(passages), len(passages), self.dimension)

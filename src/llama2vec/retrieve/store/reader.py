@@ -22,6 +22,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,6 +59,16 @@ class PassageEncoder(Protocol):
         """Return [N, D] float32 vectors of L2 norm 1; batches internally."""
 
 
+@contextmanager
+def read_errors() -> Iterator[None]:
+    """Turn the system's refusal to read a file of an index or store into a one-line StoreError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        file = error.filename or "a file of the index or its store"
+        raise StoreError(f"{file} cannot be read ({error.strerror or error}); check permissions and disk") from error
+
+
 class VectorStore:
     """A finished store: vectors and passages by row, read from disk when needed."""
 
@@ -68,6 +79,8 @@ class VectorStore:
         self.contract_hash: str = settings["contract_hash"]  # queries need the same contract; "" without vectors
         self.source: Mapping[str, object] = settings["source"]  # what the writer said about corpus and model
         self.dtype: VectorFormat = settings["dtype"]  # of the vectors on disk
+        # In which the model computed them; "" = of an earlier version, or not all in one
+        self.compute_dtype: str = settings.get("compute_dtype", "")
         self._shards: list[dict[str, Any]] = manifest["shards"]
         self._first_rows = np.array([shard["first_row"] for shard in self._shards], dtype=np.int64)
         self._rows: int = manifest["passages"]
@@ -82,6 +95,7 @@ class VectorStore:
         }
 
     @classmethod
+    @read_errors()
     def open(cls, path: str | Path, *, verify: bool = False) -> VectorStore:
         """Open a finished store; the size of every file is checked.
 
@@ -197,6 +211,7 @@ class VectorStore:
         if not self.has_vectors:
             raise StoreError(f"{self.path} has no vectors; add them with {self.how_to_add_vectors}")
 
+    @read_errors()
     def _checked(self, name: str) -> Path:
         """Return a file after checking it against ``store.json``; it is checked again only after it changes."""
         file, (_, sha256) = self.path / name, self._files[name]
@@ -215,6 +230,7 @@ class VectorStore:
             problem = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
             raise CorruptShardError(f"{file} {problem}; {_how_to_repair(file)}")
 
+    @read_errors()
     def _shard_vectors(self, shard: int) -> npt.NDArray[Any]:
         self.check_vectors()
         file = self._checked(f"{shard_name(shard)}.vectors.npy")
@@ -222,10 +238,11 @@ class VectorStore:
             vectors: npt.NDArray[Any] = np.load(file, mmap_mode="r")
             if (vectors.shape, vectors.dtype) != ((self._shards[shard]["rows"], self.dimension), np.dtype(self.dtype)):
                 raise ValueError(vectors.shape)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise CorruptShardError(f"{file} cannot be read; {_how_to_repair(file)}") from error
         return vectors
 
+    @read_errors()
     def _lines(self, rows: npt.ArrayLike) -> list[dict[str, Any]]:
         wanted = self._checked_rows(rows)
         found: list[dict[str, Any]] = [{}] * len(wanted)
@@ -239,7 +256,7 @@ class VectorStore:
                     for place, begin, end in zip(places, offsets[local], offsets[local + 1], strict=True):
                         lines.seek(begin)
                         found[place] = json.loads(lines.read(end - begin))
-            except (OSError, ValueError, IndexError) as error:
+            except (ValueError, IndexError) as error:
                 raise CorruptShardError(f"{texts} cannot be read; {_how_to_repair(texts)}") from error
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import threading
 import time
 import zipfile
@@ -18,8 +19,11 @@ from llama2vec.data.corpus.rows import passage_line
 from llama2vec.errors import StoreError
 from llama2vec.files import write_atomic
 from llama2vec.records import Passage, VectorFormat
+from llama2vec.retrieve.store.number_format import check_reusable, compute_dtype
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore
 from llama2vec.terminal import ProgressReporter
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 8192
 _SAVE_SECONDS = 60.0
@@ -32,17 +36,21 @@ class KnownVectors:
     checksums; in another batch the model might have given them another last bit. Memory: 16 bytes per stored passage.
 
     Raises:
-        StoreError: The store has no vectors, was encoded under another contract, is less exact than ``dtype``, or is
-            damaged.
+        StoreError: The store has no vectors, was encoded under another contract, was computed in another number format
+            (unless ``mixes``, which warns instead), is less exact than ``dtype``, or is damaged.
     """
 
-    def __init__(self, encoder: PassageEncoder, store: VectorStore, *, dtype: VectorFormat = "float32") -> None:
+    def __init__(
+        self, encoder: PassageEncoder, store: VectorStore, *, dtype: VectorFormat = "float32", mixes: bool = False
+    ) -> None:
         if not store.has_vectors:
             raise StoreError(f"{store.path} has no vectors to reuse; leave out --reuse")
         if store.contract_hash != encoder.contract_hash:
             theirs, ours = store.contract_hash[:12], encoder.contract_hash[:12]
             problem = f"{store.path} was encoded under contract {theirs} and this model has {ours}"
             raise StoreError(f"{problem}; leave out --reuse, or give the model of that store")
+        if not mixes:
+            check_reusable(store, encoder)
         exactness = get_args(VectorFormat)
         if exactness.index(store.dtype) > exactness.index(dtype):
             option = "--half" if store.dtype == "float16" else "--int8"
@@ -50,12 +58,20 @@ class KnownVectors:
             raise StoreError(f"{problem}; add {option}, or leave out --reuse")
         self.encoder, self._store = encoder, store
         self.dimension, self.contract_hash = encoder.dimension, encoder.contract_hash
-        self.reused = 0  # vectors that came from the store so far
+        self.reused = self._encoded = 0  # vectors that came from the store, and from the encoder, so far
+        self._is_told = False  # of another number format
         self._guard = threading.Lock()
         self._counted: tuple[Sequence[Passage], npt.NDArray[np.int64]] | None = None  # A batch that is encoded next
         keys = self._keys_of_store()
         self._rows = np.argsort(keys, kind="stable")
         self._keys = keys[self._rows]
+
+    @property
+    def dtype(self) -> str:
+        """Number format in which all vectors so far were computed, "" where it is not known or not one."""
+        theirs = self._store.compute_dtype
+        ours = compute_dtype(self.encoder) if self._encoded else theirs
+        return theirs if ours == theirs else "" if self.reused else ours
 
     def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
         """Return [N, D] float32 vectors, the store's where it has the text."""
@@ -71,11 +87,27 @@ class KnownVectors:
         if len(known):
             with self._guard:
                 self.reused += len(known)
+            self._tell_of_another_format()
             yield known.tolist(), self._store.vectors(stored[known])
         if len(new):
             texts = [passages[row] for row in new.tolist()]
             for rows, vectors in encoder_batches(self.encoder, texts, None if skip is None else skip[new]):
+                with self._guard:
+                    self._encoded += len(rows)
+                self._tell_of_another_format()
                 yield new[list(rows)].tolist(), vectors
+
+    def _tell_of_another_format(self) -> None:
+        """Warn, once, where vectors of two number formats come together."""
+        theirs, ours = self._store.compute_dtype, compute_dtype(self.encoder)
+        mixes = self.reused and self._encoded and theirs and ours and theirs != ours
+        if mixes and not self._is_told:
+            self._is_told = True
+            logger.warning(
+                "%s: its vectors were computed in %s, and those of new passages are computed in %s; to compute all in "
+                "one number format, interrupt and pass --dtype %s",
+                self._store.path, theirs, ours, theirs,
+            )  # fmt: skip
 
     def count_cut(self, passages: Sequence[Passage]) -> int | None:
         """Return how many passages the encoder does not read to their end, known or not; None if it does not say."""

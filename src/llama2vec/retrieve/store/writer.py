@@ -24,12 +24,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.artifact import Found, Kind, Work, claim, read_object
+from llama2vec.artifact import Found, Work, claim, read_object
 from llama2vec.data.corpus.rows import passage_line
 from llama2vec.errors import ConfigError, EmptyCorpusError, InputChangedError, StoreError
-from llama2vec.files import Lock, disk_errors, write_atomic
+from llama2vec.files import disk_errors, write_atomic
+from llama2vec.locks import Lock
 from llama2vec.model.lengths import warn_of_cut
 from llama2vec.records import Passage, VectorFormat
+from llama2vec.retrieve.store.number_format import KEY, StoreKind, compute_dtype, formatted
 from llama2vec.retrieve.store.placing import Take, shard_turns
 from llama2vec.retrieve.store.reader import (
     FORMAT,
@@ -66,11 +68,13 @@ def _read_store(folder: Path) -> Found | None:
         finished = name == STORE_FILE and _is_whole(folder, content.get("shards"))
         worth = any(any(folder.glob(pattern)) for pattern in ("shard-*.json", "shard-*.partial.npz"))
         busy = any(Lock(path).is_busy() for path in folder.glob("shard-*.claim"))
-        return Found(_plan(content.get("settings") or {}), finished, worth or finished, busy)
+        plan = _plan(content.get("settings") or {})
+        # A finished store serves in whatever format it was computed.
+        return Found(formatted(plan, "") if finished else plan, finished, worth or finished, busy)
     return None
 
 
-STORE = Kind(
+STORE = StoreKind(
     "a vector store",
     _read_store,
     entries=(STORE_FILE, PLAN_FILE, "shard-*", "plan.claim*"),
@@ -124,6 +128,7 @@ def write_store(
         "shard_size": shard_size,
         "source": json.loads(json.dumps(dict(source), default=str)),
     }
+    settings = formatted(settings, compute_dtype(encoder))
     inputs = [str(source.get("corpus") or ""), _model_path(source, output)]
     with claim(output, STORE, _plan(settings), overwrite=overwrite, inputs=inputs, shared=True) as work:
         if not work.is_finished:
@@ -170,6 +175,8 @@ def _plan(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _lay_down_plan(folder: Path, settings: Mapping[str, Any], total: int | None) -> None:
     if not (folder / PLAN_FILE).exists():
+        if before := read_object(folder / STORE_FILE):  # Its other shards stay
+            settings = formatted(settings, (before.get("settings") or {}).get(KEY, ""))
         _write_json(folder / PLAN_FILE, {"settings": settings, "expected_passages": total})
     # A finished store of which a shard is missing is an unfinished one.
     (folder / STORE_FILE).unlink(missing_ok=True)
@@ -204,7 +211,7 @@ class _StoreWriter:
                     if not missing:
                         break
                     self._wait_for_others(missing)
-            self.work.finish(lambda: self._complete(rows, shards))
+            self.work.finish(lambda: self._complete(rows, shards, encoder))
         except InputChangedError:
             # The shards are of one text or the other, so nothing of them may be resumed.
             (self.folder / PLAN_FILE).unlink(missing_ok=True)
@@ -212,7 +219,8 @@ class _StoreWriter:
         except FileNotFoundError as error:
             # Another process with the same plan has finished the store and moved it to its place.
             found = _read_store(self.work.output)
-            if self.folder.exists() or found is None or not found.finished or found.plan != _plan(self.settings):
+            is_ours = found is not None and found.finished and not STORE.refusal(found.plan, _plan(self.settings))
+            if self.folder.exists() or not is_ours:
                 raise StoreError(f"{self.folder} was removed while it was written ({error}); encode again") from error
 
     def _write_or_skip(
@@ -346,9 +354,12 @@ class _StoreWriter:
                     return
             time.sleep(_POLL_SECONDS if waiting else 0)
 
-    def _complete(self, rows: int, shards: Sequence[dict[str, Any] | None]) -> None:
+    def _complete(self, rows: int, shards: Sequence[dict[str, Any] | None], encoder: PassageEncoder | None) -> None:
         if not (self.folder / STORE_FILE).exists():
-            _write_json(self.folder / STORE_FILE, {"settings": self.settings, "passages": rows, "shards": shards})
+            begun = (read_object(self.folder / PLAN_FILE) or {}).get("settings") or {}
+            # Only now is it known whether a sync has encoded any text. What an earlier version began names no format.
+            settings = formatted(self.settings, compute_dtype(encoder) if KEY in begun else "")
+            _write_json(self.folder / STORE_FILE, {"settings": settings, "passages": rows, "shards": shards})
         for pattern in STORE.leftovers:
             for leftover in self.folder.glob(pattern):
                 leftover.unlink(missing_ok=True)

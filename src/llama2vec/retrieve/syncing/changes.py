@@ -25,7 +25,7 @@ from llama2vec.files import disk_errors
 from llama2vec.records import Passage
 from llama2vec.retrieve.store.reader import VectorStore
 from llama2vec.retrieve.syncing.inventory import FileRecord, Inventory
-from llama2vec.retrieve.syncing.removals import StillRemoved, still_removed, while_skipped
+from llama2vec.retrieve.syncing.removals import StillRemoved, still_removed
 from llama2vec.terminal import ProgressReporter
 
 _SETTLED_NANOSECONDS = 2_000_000_000
@@ -87,7 +87,6 @@ class Counts:
     unchanged: int = 0
     returned: list[str] = field(default_factory=list)  # Files whose change brought back removed passages
     resplit: list[tuple[str, int, int]] = field(default_factory=list)  # File, removed passages not found again, of all
-    forgotten: list[tuple[str, int]] = field(default_factory=list)  # File, removed passages of which no text is known
 
     def then(self, later: Counts) -> Counts:
         """Return the counts of two syncs in a row as those of one."""
@@ -266,7 +265,8 @@ class Changes:
         self.counts.deleted += old is not None and old.passages > 0
         known = old or before
         if known is not None and known.removals != 0:
-            facts = {"path": facts["path"], **while_skipped(known, same_plan=self._same_plan)}
+            kept = known.model_dump(include={"sha256", "removed", "removed_texts"})
+            facts = {"path": facts["path"], **kept}
         return Entry(FileRecord(**facts, skipped=reason))
 
     def _read(self, file: SourceFile, content: bytes, facts: Mapping[str, Any], old: _Old, before: _Old) -> Entry:
@@ -277,7 +277,7 @@ class Changes:
             return self._skipped(str(error), facts, old, before)
         removed, found = before.removed if before else (), StillRemoved()
         if before is not None and before.removals:
-            found = still_removed(before, passages, same_plan=self._same_plan)
+            found = still_removed(before, passages)
             removed = tuple(found.places)  # Never "all": another split may show text that was not removed
             self._note_lost(file.name, before, found)
         elif before is None and old is not None and old.removals != 0:
@@ -297,5 +297,3 @@ class Changes:
         noted = removals - len(before.removed) if self._same_plan and not before.skipped else 0
         if len(found.missing) > noted:
             self.counts.resplit.append((name, len(found.missing), removals))
-        if found.unknown:
-            self.counts.forgotten.append((name, found.unknown))

@@ -24,10 +24,11 @@ class FolderSource:
         folder: Where the documents are.
         reading: How files are read.
         splitter: Cuts documents into passages.
+        told: Patterns of an earlier sync, which has warned of those that match nothing.
     """
 
-    def __init__(self, folder: Path, reading: ReadingSettings, splitter: Splitter) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, reading: ReadingSettings, splitter: Splitter, told: Collection[str] = ()) -> None:
+        self.folder, self._told = folder, told
         self._reading, self._splitter = reading, splitter
 
     @property
@@ -47,7 +48,7 @@ class FolderSource:
 
     def walk(self, without: Collection[Path]) -> Walk:
         """Return the files, without those in ``without``."""
-        return walk(self.folder, self._reading, without=without)
+        return walk(self.folder, self._reading, without=without, told=self._told)
 
     def content(self, file: SourceFile) -> bytes:
         """Return the bytes of a file; an UnreadableError where there are none to be had."""

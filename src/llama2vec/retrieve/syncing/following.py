@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,10 +20,12 @@ from llama2vec.errors import EmptyCorpusError, Llama2VecError, StoreError
 from llama2vec.model.source import CONTRACT_FILE, ModelSpec
 from llama2vec.records import Passage
 from llama2vec.retrieve.settings import LibrarySettings
+from llama2vec.retrieve.store.number_format import compute_dtype
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore
 from llama2vec.retrieve.syncing.folder_source import FolderSource
 from llama2vec.retrieve.syncing.inventory import STORE_FOLDER, Inventory
 from llama2vec.retrieve.syncing.library import Library, SyncReport, own_paths
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Following:
     model_settings: ModelSettings = field(default_factory=ModelSettings)
     settings: SyncSettings = field(default_factory=SyncSettings)
     strict: bool = False
+    words_only: bool = False  # Never load the model: an index that has vectors stays as it is
     follow: bool = False  # Let an index that followed another folder follow this one
     on_words: Callable[[SyncReport], None] = field(default=lambda report: None)  # Called when BM25 can answer
 
@@ -71,11 +74,15 @@ class Following:
         library = Library(self.index)
         old = library.inventory if library.exists else None
         spec, settings = self._model(old), _merged(old, self.settings)
+        if self.words_only and old is not None and old.contract_hash and self._is_for(old, settings):
+            return self._left_as_it_is(old, settings)
         check_there(self.folder)  # Before the tokenizer, whose library takes seconds to import
-        source = _source(self.folder, settings, spec)
+        source = _source(self.folder, settings, spec, _patterns(old))
         options: dict[str, Any] = {"settings": settings.index, "strict": self.strict, "follow": self.follow}
         if spec is None:
             return library.sync(source, **options)
+        if self.words_only and (old is None or not old.contract_hash):
+            return library.sync(source, **options, model=old.model if old else None)
         _require_device(self.model_settings.device)
         options["model"] = spec.to_json(self.index / STORE_FOLDER)
         words = library.sync(source, **options) if old is None or not old.contract_hash else None
@@ -102,8 +109,9 @@ class Following:
             begun, took = time.monotonic(), 0.0
             library = Library(self.index)
             try:
-                settings = _merged(library.inventory if library.exists else None, self.settings)
-                found = walk(self.folder, settings.reading, without=own_paths(self.index))
+                old = library.inventory if library.exists else None
+                reading = _merged(old, self.settings).reading
+                found = walk(self.folder, reading, without=own_paths(self.index), told=_patterns(old))
                 now = [(file.name, file.size, file.modified_ns, file.changed_ns) for file in found.files]
                 took = time.monotonic() - begun
                 if now != seen or begun >= again:
@@ -134,6 +142,25 @@ class Following:
         if self.model is not None or old is None or old.model is None:
             return self.model
         return ModelSpec.of_store({"model": old.model}, self.index / STORE_FOLDER)
+
+    def _is_for(self, old: Inventory, settings: SyncSettings) -> bool:
+        return old.folder == str(self.folder.resolve()) and settings == _merged(old, SyncSettings())
+
+    def _left_as_it_is(self, old: Inventory, settings: SyncSettings) -> SyncReport:
+        """Return what the index holds, and warn of files that changed since the last sync."""
+        found = walk(self.folder, settings.reading, without=own_paths(self.index), told=_patterns(old)).files
+        before, now = {one.path: one for one in old.files}, {one.name: one for one in found}
+        changed = sum(one.passages > 0 and one.path not in now for one in old.files)
+        for name, file in now.items():
+            known = before.get(name)
+            changed += known is None or known.size != file.size or known.modified_ns not in (None, file.modified_ns)
+        if changed:
+            logger.warning(
+                "%s changed since the last sync; an index with vectors is not brought up to date without the model: "
+                "leave out --words",
+                counted(changed, "file"),
+            )
+        return SyncReport(sum(one.passages for one in old.files), has_vectors=True, is_new=False, files=old.files)
 
     def _encoder(self, old: Inventory | None, spec: ModelSpec, model: Mapping[str, Any]) -> PassageEncoder:
         """Return the encoder, loaded at once where it may be another one than the index was made with."""
@@ -170,6 +197,15 @@ class _LoadedWhenNeeded:
         self._encoder: PassageEncoder | None = None
         self._reading: Any = None  # Tokenizer and limit
 
+    @property
+    def dtype(self) -> str:
+        """Number format in which the model computes or, before it is loaded, is going to."""
+        if self._encoder is not None:
+            return compute_dtype(self._encoder)
+        from llama2vec.model.device import choose_device, choose_dtype
+
+        return str(choose_dtype(self._settings.dtype, choose_device(self._settings.device))).removeprefix("torch.")
+
     def count_cut(self, passages: Sequence[Passage]) -> int:
         """Return how many passages the model does not read to their end; its tokenizer tells, without the weights."""
         from llama2vec.model.prompt import count_longer
@@ -192,7 +228,7 @@ class _LoadedWhenNeeded:
         return self._encoder.encode_passages(passages)
 
 
-def _source(folder: Path, settings: SyncSettings, model: ModelSpec | None) -> FolderSource:
+def _source(folder: Path, settings: SyncSettings, model: ModelSpec | None, told: Collection[str]) -> FolderSource:
     """Return the folder, with passages measured in the model's own tokens, or in words without a model."""
     if model is None:
         splitter = Splitter.of_words(settings.passages)
@@ -200,7 +236,7 @@ def _source(folder: Path, settings: SyncSettings, model: ModelSpec | None) -> Fo
         from llama2vec.model.tokens import model_splitter
 
         splitter = model_splitter(model, settings.passages)
-    return FolderSource(folder, settings.reading, splitter)
+    return FolderSource(folder, settings.reading, splitter, told)
 
 
 def _require_device(device: str) -> None:
@@ -215,6 +251,12 @@ def _loaded(spec: ModelSpec, settings: ModelSettings) -> PassageEncoder:
     from llama2vec.model.encoder import Encoder
 
     return Encoder.from_spec(spec, settings)
+
+
+def _patterns(old: Inventory | None) -> frozenset[str]:
+    """Return the patterns of the last time."""
+    reading = old.source.get("reading", {}) if old else {}
+    return frozenset([*reading.get("include", ()), *reading.get("exclude", ())])
 
 
 def _merged(old: Inventory | None, given: SyncSettings) -> SyncSettings:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from llama2vec.artifact import Found, Kind, bring_back, read_object
 from llama2vec.errors import StoreError
 from llama2vec.files import write_atomic
 from llama2vec.manifest import SEAL, digest, sealed, unsealed
 from llama2vec.retrieve.index.folder import MANIFEST
-from llama2vec.retrieve.store.reader import STORE_FILE
+from llama2vec.retrieve.store.reader import STORE_FILE, read_errors
 
 INVENTORY_FILE, STORE_FOLDER, INDEX_FOLDER = "documents.json", "store", "index"
 _FORMAT: dict[str, Any] = {"format": "llama2vec-library", "version": 1}
@@ -38,14 +38,22 @@ class FileRecord(BaseModel):
     problems: tuple[str, ...] = ()  # What could not be read of it
     numbers: dict[str, int] = {}  # Of its documents whose ids were taken: the number that their ids end in
     removed: Literal["all"] | tuple[int, ...] = ()  # Places of its passages that `remove` took out, from 0
-    # Of each place the hash of the text, and how many equal texts stand before it; "" = an earlier version removed it.
-    # Then those of removed passages that are not found as the file is split now. () = none is known.
-    removed_texts: tuple[str, ...] = ()
+    # Of each place the hash of the text, and how many equal texts stand before it; then those of removed passages that
+    # are not found as the file is split now.
+    removed_texts: Annotated[tuple[str, ...], Field(validate_default=True)] = ()
+
+    @field_validator("removed_texts")
+    @classmethod
+    def _one_for_each_place(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        removed = info.data.get("removed", ())
+        if removed != "all" and len(texts) < len(removed):
+            raise ValueError("a removed passage has no text")
+        return texts
 
     @property
     def removals(self) -> int | None:
         """How many passages `remove` took out; None = all."""
-        return None if self.removed == "all" else max(len(self.removed), len(self.removed_texts))
+        return None if self.removed == "all" else len(self.removed_texts)
 
     @property
     def nothing_left(self) -> bool:
@@ -69,6 +77,7 @@ class Inventory(BaseModel):
     files: tuple[FileRecord, ...]  # Sorted by path
 
     @classmethod
+    @read_errors()
     def read(cls, library: Path) -> Inventory:
         """Return the inventory of an index; a StoreError if there is none or it is damaged."""
         bring_back(library)

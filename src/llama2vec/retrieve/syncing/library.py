@@ -41,7 +41,6 @@ from llama2vec.retrieve.syncing.inventory import (
     Inventory,
 )
 from llama2vec.retrieve.syncing.removals import rows_of, without
-from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +198,7 @@ class _OnlyKnown:
     """Stands for the encoder of a store where no text is new."""
 
     def __init__(self, store: VectorStore, passages: int) -> None:
-        self.dimension, self.contract_hash = store.dimension, store.contract_hash
+        self.dimension, self.contract_hash, self.dtype = store.dimension, store.contract_hash, store.compute_dtype
         self._cut, self._left = min(store.cut, passages), passages
         self._is_counted = store.cut > 0 or store.cuts_nothing
 
@@ -276,7 +275,8 @@ class _Sync:
         try:
             known: PassageEncoder | None = journal
             if journal and store and store.has_vectors and self._can_reuse(store, journal):
-                known = KnownVectors(journal, store, dtype=self._settings.vector_format)
+                # A service or a laptop may compute in another number format than the machine that made the index.
+                known = KnownVectors(journal, store, dtype=self._settings.vector_format, mixes=True)
             written = _write(folder, self._work.output, changes.passages, known, after)
         except BaseException:
             if journal:
@@ -314,12 +314,6 @@ def _warn_of_removed(counts: Counts) -> None:
         logger.warning(
             "%s is read or split differently now: %s %s no counterpart, and the text may be back in others",
             path, which, have,
-        )  # fmt: skip
-    for path, lost in counts.forgotten:
-        logger.warning(
-            "%s is read or split differently now, and of %s removed by an earlier version the index holds no text to "
-            "find %s by: the text may be back; remove it again where search shows it",
-            path, counted(lost, "passage"), "it" if lost == 1 else "them",
         )  # fmt: skip
 
 

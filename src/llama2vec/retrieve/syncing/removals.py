@@ -10,7 +10,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from llama2vec.data.documents.splitting import passage_id
 from llama2vec.errors import DataError
@@ -58,13 +57,14 @@ def without(record: FileRecord, offsets: Sequence[int], passages: Sequence[Passa
     left = record.passages - len(offsets)
     if left == 0:
         return record.model_copy(update={"passages": 0, "removed": "all", "removed_texts": ()})
-    before, known, waiting = _texts_of(record)
+    before = record.removed if record.removed != "all" else ()
+    known, waiting = record.removed_texts[: len(before)], record.removed_texts[len(before) :]
     there = [place for place in range(record.passages + len(before)) if place not in set(before)]
     removed = tuple(sorted({*before, *(there[offset] for offset in offsets)}))
     hashes = dict(zip(there, map(_hash, passages), strict=True))
-    hashes |= {place: text.partition(":")[0] for place, text in zip(before, known, strict=True) if text}
-    numbered = dict(zip(sorted(hashes), _numbered(hashes[place] for place in sorted(hashes)), strict=True))
-    texts = (*(numbered.get(place, "") for place in removed), *waiting)
+    hashes |= {place: text.partition(":")[0] for place, text in zip(before, known, strict=True)}
+    numbered = _numbered(hashes[place] for place in sorted(hashes))
+    texts = (*(numbered[place] for place in removed), *waiting)
     return record.model_copy(update={"passages": left, "removed": removed, "removed_texts": texts})
 
 
@@ -74,46 +74,18 @@ class StillRemoved:
 
     places: dict[int, str] = field(default_factory=dict)  # Place of one that stays away → its text in a record
     missing: tuple[str, ...] = ()  # Texts that no passage has
-    unknown: int = 0  # How many passages an earlier version removed whose places no longer count
 
 
-def still_removed(record: FileRecord, passages: Sequence[Passage], *, same_plan: bool) -> StillRemoved:
+def still_removed(record: FileRecord, passages: Sequence[Passage]) -> StillRemoved:
     """Return which of a file's passages stay removed, and what was removed that is not found.
 
     Args:
         record: Describes the same bytes; not all of them are removed.
         passages: The file as it is split now.
-        same_plan: Whether it is split as when the record was made.
     """
-    removed, known, waiting = _texts_of(record)
-    numbered = _numbered(map(_hash, passages))
-    places: dict[int, str] = {}
-    wanted = [*known, *waiting]
-    if same_plan and "" in known:
-        # The number of a known text may be too low here, because equal ones before it may be unknown.
-        places = {place: numbered[place] for place in removed if place < len(numbered)}
-        wanted = [*[""] * (len(removed) - len(places)), *waiting]
-    texts = set(filter(None, wanted))
-    places |= {place: text for place, text in enumerate(numbered) if text in texts}
-    missing = tuple(sorted(texts.difference(numbered)))
-    return StillRemoved(dict(sorted(places.items())), missing, wanted.count(""))
-
-
-def while_skipped(record: FileRecord, *, same_plan: bool) -> dict[str, Any]:
-    """Return what the record of a file that cannot be read keeps of its removed passages."""
-    removed, known, waiting = _texts_of(record)
-    if record.removed == "all" or same_plan or "" not in known:
-        return {"sha256": record.sha256, "removed": record.removed, "removed_texts": record.removed_texts}
-    if any((*known, *waiting)):  # The places do not count under this plan, the texts do
-        return {"sha256": record.sha256, "removed": (), "removed_texts": (*known, *waiting)}
-    return {"sha256": "", "removed": removed}  # It shall come back as changed
-
-
-def _texts_of(record: FileRecord) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return the places of a file's removed passages, the text of each ("" = not known), and the texts without one."""
-    places = record.removed if record.removed != "all" else ()
-    texts = record.removed_texts or ("",) * len(places)
-    return places, texts[: len(places)], texts[len(places) :]
+    texts, numbered = set(record.removed_texts), _numbered(map(_hash, passages))
+    places = {place: text for place, text in enumerate(numbered) if text in texts}
+    return StillRemoved(places, tuple(sorted(texts.difference(numbered))))
 
 
 def _hash(passage: Passage) -> str:

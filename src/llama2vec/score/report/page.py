@@ -12,7 +12,9 @@ from llama2vec.score.report import plots
 from llama2vec.score.report import text as wording
 from llama2vec.score.report.content import Content, TaskResults, averages
 from llama2vec.score.report.plots import Curve, CurveFamily, Estimate, Plot
+from llama2vec.score.report.sources import SeedTable
 from llama2vec.score.report.text import Cell, Training, best_values, score_cell
+from llama2vec.terminal import counted
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_PAIRS = 6  # Pairs of systems that are drawn in each task; the table has all
@@ -39,6 +41,7 @@ def render_page(content: Content) -> str:
         content=content,
         overview=_overview(content),
         tasks=[_task_view(number, task) for number, task in enumerate(content.tasks, start=1)],
+        seeds=[_seeds_view(table) for table in content.sources.seeds],
         trainings=_trainings_view(content.sources.trainings),
         style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
     )
@@ -143,6 +146,14 @@ def _pair_view(key: str, comparison: Comparison, pair: PairedTest) -> dict[str, 
         changed.append({**row, "answers": answers})
     figure = plots.difference_plot(*values, key=f"{key}-bars", names=names, metric=metric)
     return {"pair": pair, "metric": metric, "figures": [figure], "changed": changed}
+
+
+def _seeds_view(table: SeedTable) -> dict[str, Any]:
+    rows: list[Sequence[str | Cell]] = [["Figure", *(f"seed {seed}" for seed in table.seeds), "mean", "std"]]
+    for name, figure in table.figures.items():
+        numbers = [*figure.values, figure.mean, figure.std]
+        rows.append([name, *(Cell(wording.NONE if one is None else wording.score(one)) for one in numbers)])
+    return {"title": f"{table.where}: {table.verb}, {counted(len(table.seeds), 'seed')}", "rows": rows}
 
 
 def _trainings_view(trainings: Sequence[Training]) -> dict[str, Any]:

@@ -302,7 +302,7 @@ def family_averages(scores: Sequence[TaskScore]) -> dict[tuple[str, str], tuple[
     return {key: (len(values), fmean(values)) for key, values in groups.items() if len(values) > 1}
 
 
-_RUN_COLUMNS = {"unanswered_queries": "queries it lacks", "depth": "depth"}
+_RUN_COLUMNS = {"unanswered_queries": "queries it lacks", "depth": "depth", "seeds": "seeds"}
 
 
 def terminal_comparison(comparison: Comparison) -> Group:
@@ -334,10 +334,12 @@ def _compared_systems(comparison: Comparison) -> list[list[str]]:
     """Return a head and a row per system: mean, the tasks' means if pooled, and what the run lacks."""
     settings, tasks = comparison.settings, comparison.settings.get("tasks", {})
     known = {key: name for key, name in _RUN_COLUMNS.items() if key in settings}
-    rows = [["System", comparison.metric, *tasks, *known.values()]]
+    deviations = settings.get("deviations", {})
+    rows = [["System", comparison.metric, *tasks, *known.values(), *(["std"] if deviations else [])]]
     for system, mean in comparison.systems.items():
         means = [score(value) for value in (mean, *(by_system[system] for by_system in tasks.values()))]
-        rows.append([system, *means, *(f"{settings[key][system]:,}" for key in known)])
+        std = [NONE if (one := deviations[system]) is None else score(one)] if deviations else []
+        rows.append([system, *means, *(f"{settings[key][system]:,}" for key in known), *std])
     return rows
 
 

@@ -3,11 +3,11 @@
 
 const MOST_MORE = 6;
 const REACHES = [1, 3, 8, 20];
-// As the reader of documents has them.
+// As the reader of documents has them, and JSON that it reads as text.
 const CODE = new Set(
   ("py pyi pyx ipy c h cc cpp cxx hh hpp hxx m mm cs java kt kts scala groovy go rs swift js mjs cjs jsx ts tsx vue php rb " +
    "pl pm lua r jl hs ml mli fs clj lisp el erl ex exs dart zig nim sh bash zsh fish ps1 bat sql asm s v vhd f f90 f95 for " +
-   "pas d ada adb ads cmake mk gradle tf proto thrift graphql toml yaml yml ini cfg conf properties").split(" "));
+   "pas d ada adb ads cmake mk gradle tf proto thrift graphql toml yaml yml ini cfg conf properties json").split(" "));
 
 const isCode = (hit) => CODE.has(/\.([^./]+)$/.exec(hit.place?.document ?? "")?.[1].toLowerCase());
 // Lines that are empty before and after a text; its first line keeps its indentation.
@@ -123,7 +123,8 @@ function showMore(item, hit, words) {
     });
     return button;
   });
-  const rest = buttons.splice(MOST_MORE);
+  // A button in the place of one would be no shorter.
+  const rest = buttons.length > MOST_MORE + 1 ? buttons.splice(MOST_MORE) : [];
   line.replaceChildren("also ", ...buttons);
   if (!rest.length) return;
   const all = Object.assign(document.createElement("button"), { type: "button", className: "rest", textContent: `and ${rest.length} more` });

@@ -78,6 +78,7 @@ async function askFor(address, signal) {
   const message = body?.error?.message ?? `The server answered with ${answer.status}.`;
   if (answer.status === 401) throw new Trouble("This search needs a token.", "token");
   if (answer.status === 503 && body?.error?.code === "loading") throw new Trouble("The model is still loading.", "gone");
+  if (body?.error?.param === "depth") throw new Trouble(message, "depth");
   if (body?.error?.param === "where") throw new Trouble(message.replace(/^where: /, ""), "where");
   throw new Trouble(message[0].toUpperCase() + message.slice(1) + ".", "other");
 }
@@ -128,6 +129,11 @@ async function search({ meant = false, again = false, quick = false } = {}) {
   } catch (error) {
     if (error.name === "AbortError" || turn !== state.asked) return;
     state.stop.abort();
+    if (error.kind === "depth" && state.depth) {
+      state.depth = 0; // a link from a service that gives more at once
+      search({ again: true });
+      return;
+    }
     state.answers = [];
     showAnswers();
     showTrouble(error);

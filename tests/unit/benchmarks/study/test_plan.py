@@ -81,7 +81,7 @@ def test_a_budget_with_a_typo_or_none_of_this_name_is_refused(tmp_path: Path, to
         load_protocol("tpu")
     broken = tmp_path / "broken.toml"
     broken.write_text(toy_file.read_text(encoding="utf-8").replace("max_queries", "max_query"), encoding="utf-8")
-    with pytest.raises(ConfigError, match="did you mean 'max_queries'"):
+    with pytest.raises(ConfigError, match=r"did you mean 'sets\.max_queries'"):
         load_protocol(str(broken))
     broken.write_text(
         toy_file.read_text(encoding="utf-8").replace('average = ["one"', 'average = ["on"'), encoding="utf-8"

@@ -21,7 +21,7 @@ from benchmarks.study.sets import sampled_set, score_set
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.data.corpus.passages import read_passages
 from llama2vec.errors import ConfigError, DataError, MissingDependencyError
-from llama2vec.files import Lock
+from llama2vec.locks import Lock
 
 
 @pytest.fixture(autouse=True)

@@ -187,7 +187,10 @@ def test_a_splitter_cuts_documents_and_rows_only_where_asked(tmp_path: Path) -> 
 
 def test_settings_name_the_fields_of_json_lines_and_other_scalars_are_fields(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", jsonl([{"key": 7, "body": "x", "head": "T", "year": 2020, "deep": {}}]))
-    assert 'has no "_id"; give each row an id, or name its field (id_field)' in complaint(path)
+    # A field is asked for only where the caller takes settings.
+    assert complaint(path).endswith('has no "_id"; give each row an id')
+    with pytest.raises(CorpusFormatError, match=r"give each row an id, or name its field \(reading\.id_field\)"):
+        list(read_passages(path, settings=ReadingSettings()))
     settings = ReadingSettings(text_field="body", id_field="key", title_field="head")
     assert list(read_passages(path, settings=settings)) == [Passage("7", "x", "T", None, {"year": 2020})]
 
@@ -388,3 +391,21 @@ def test_rows_that_share_an_id_stay_an_error(tmp_path: Path) -> None:
     always = Splitter(PassageSettings(split="always", tokens=8, overlap=0), word_spans)
     with pytest.raises(CorpusFormatError, match="repeats the id 'r#1'; ids must be unique"):
         list(read_passages(rows, splitter=always))
+
+
+def test_queries_have_the_fields_that_are_named_or_the_usual_ones(tmp_path: Path) -> None:
+    named = written(tmp_path / "named.jsonl", jsonl([{"key": 7, "body": "x"}, {"_id": "b", "text": "y"}]))
+    settings = ReadingSettings(text_field="body", id_field="key")
+    assert read_queries(named, settings) == [Query("7", "x"), Query("b", "y")]
+    with pytest.raises(CorpusFormatError, match=r'has no "_id"; give each row an id$'):
+        read_queries(named)
+    with pytest.raises(CorpusFormatError, match=r"name its field \(reading\.id_field\)"):
+        read_queries(named, ReadingSettings())
+
+
+def test_rows_of_labeled_examples_are_queries_where_they_are_meant(tmp_path: Path) -> None:
+    rows = [{"query": "x", "pos": ["p"]}, {"query": "y", "pos": ["p"], "query_id": "1"}, {"_id": "b", "text": "z"}]
+    path = written(tmp_path / "rows.jsonl", jsonl(rows))
+    assert [query.text for query in read_queries(path, labeled=True)] == ["x", "y", "z"]
+    with pytest.raises(CorpusFormatError, match='has no "_id"'):
+        read_queries(path)

@@ -158,13 +158,6 @@ def test_the_table_groups_files_by_reason() -> None:
     )
 
 
-def test_only_some_files_are_read_where_names_are_given(tmp_path: Path) -> None:
-    made(tmp_path, a_txt="a", b_txt="b", c_png="c")
-    report = ReadingReport()
-    assert [one.id for one in read_documents(tmp_path, report=report, only={"b.txt"})] == ["b.txt"]
-    assert (report.files, report.skipped) == (1, [])
-
-
 def test_each_document_carries_the_day_of_its_files_last_change(tmp_path: Path) -> None:
     path = made(tmp_path, a_txt="a") / "a.txt"
     os.utime(path, (86_400 * 366, 86_400 * 366))

@@ -205,6 +205,22 @@ def test_the_overlap_begins_with_a_sentence_where_one_does() -> None:
     assert found[1].text.split(".")[0] + "." in found[0].text
 
 
+def test_no_passage_begins_inside_of_a_word_and_signs_without_spaces_are_repeated() -> None:
+    def by_two(text: str) -> list[tuple[int, int]]:
+        return [(place, min(place + 2, len(text))) for place in range(0, len(text), 2)]
+
+    code = "first=file.peek(_LOOKED_AT)[:_LOOKED_AT];second=tokenizer.encode_passages(passages)" * 4
+    found = list(Splitter(PassageSettings(tokens=24, overlap=6), by_two).split(Document("d", code)))
+    assert len(found) > 5
+    for one in found[1:]:
+        assert one.place
+        before, first = code[one.place.begin - 1 : one.place.begin + 1]
+        assert not (before.isalnum() and first.isalnum()), one.text
+    signs = "羊驼生活在山上" * 20
+    parts = [one.text for one in Splitter(PassageSettings(tokens=24, overlap=6), by_two).split(Document("d", signs))]
+    assert sum(map(len, parts)) > len(signs)
+
+
 def test_text_without_spaces_is_cut_after_its_sentences() -> None:
     text = "羊驼生活在山上。" * 40
     found = cut_by_letters(text, 30)

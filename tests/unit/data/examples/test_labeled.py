@@ -5,7 +5,13 @@ from types import ModuleType
 import pytest
 from sample_files import complaint, jsonl, written
 
-from llama2vec.data.examples.labeled import examples_fingerprint, read_examples, write_examples
+from llama2vec.data.examples.labeled import (
+    examples_fingerprint,
+    named_fingerprint,
+    read_examples,
+    splits_of,
+    write_examples,
+)
 from llama2vec.errors import ConfigError, DataError, ExampleFormatError, MissingDependencyError, OutputExistsError
 from llama2vec.records import TrainingExample
 
@@ -144,6 +150,32 @@ def test_a_fingerprint_follows_every_file_that_is_read_but_not_the_place(tmp_pat
     assert examples_fingerprint("hf:a") != examples_fingerprint("hf:a", split="dev")
     with pytest.raises(ExampleFormatError, match="no such file"):
         examples_fingerprint(tmp_path / "nowhere")
+
+
+def test_the_name_of_a_single_file_is_no_part_of_what_it_holds(tmp_path: Path) -> None:
+    rows = '{"query": "q", "pos": ["a"]}\n'
+    one, two, table = (tmp_path / name for name in ("one.jsonl", "two.jsonl", "three.tsv"))
+    for path in (one, two, table):
+        path.write_text(rows, encoding="utf-8")
+    assert examples_fingerprint(one) == examples_fingerprint(two) != examples_fingerprint(table)
+    assert named_fingerprint(one) != named_fingerprint(two)
+    before = examples_fingerprint(one)
+    one.write_text(rows * 2, encoding="utf-8")
+    assert examples_fingerprint(one) != before
+
+
+def test_a_split_of_a_single_file_is_refused(tmp_path: Path) -> None:
+    rows, table, folder = tmp_path / "a.jsonl", tmp_path / "b.tsv", beir(tmp_path / "beir", "1\tp\t1\n")
+    rows.write_text('{"query": "q", "pos": ["a"]}\n', encoding="utf-8")
+    table.write_text("q\ta\tb\n", encoding="utf-8")
+    for path in (rows, table):
+        for read in (read_examples, examples_fingerprint):
+            with pytest.raises(ConfigError, match=rf"{path.name} is a file, which has no splits; drop the split 'dev'"):
+                read(path, split="dev")
+    with pytest.raises(ConfigError, match="is a file, which has no splits"):
+        splits_of([str(rows), str(table)], "dev")
+    assert splits_of([str(rows), str(folder)], "dev") == ["train", "dev"]
+    assert splits_of([str(rows), "hf:a"], "train") == ["train", "train"]
 
 
 # ---------------------------------------------------------------------------------------------------- Hugging Face

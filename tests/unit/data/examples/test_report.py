@@ -87,6 +87,17 @@ def test_oddities_between_and_within_rows_are_counted(tmp_path: Path) -> None:
     assert f"{path}:2" in str(report)
 
 
+def test_rows_without_scores_are_noted_where_others_have_them(tmp_path: Path) -> None:
+    plain = {"query": "q", "pos": ["a"], "neg": ["b"]}
+    scored = {"query": "r", "pos": ["c"], "neg": ["d"], "pos_scores": [1.0], "neg_scores": [0.5]}
+    path = written(tmp_path / "a.jsonl", [scored, plain, {**plain, "query": "s"}])
+    report = inspect_examples(path)
+    assert counts(report, "notes")["rows without scores, which others have"] == 2
+    assert f"{path}:2, {path}:3" in str(report)
+    assert report.scored == 1
+    assert "rows without scores" not in str(inspect_examples(written(tmp_path / "b.jsonl", [plain])))
+
+
 def test_lengths_are_percentiles_that_occur_and_say_what_is_cut(tmp_path: Path) -> None:
     rows: list[object] = [
         {"query": "w " * number, "pos": ["p " * 2 * number], "neg": ["n"] if number == 1 else []}

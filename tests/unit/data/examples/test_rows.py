@@ -39,7 +39,19 @@ def test_tevatron_rows_keep_ids_and_join_titles(tmp_path: Path) -> None:
     assert list(read_examples(written(tmp_path / "a.jsonl", jsonl([row])))) == [expected]
 
 
+def test_the_number_0_is_an_id(tmp_path: Path) -> None:
+    rows = [
+        {"query_id": 0, "query": "q", "positive_passages": [{"docid": 0, "text": "a"}]},
+        {"query_id": 0, "query": "q", "pos": ["a"], "pos_ids": [0]},
+        {"query_id": 0, "query": "q", "positive": "a", "pos_id": 0},
+        {"query_id": "", "query": "q", "pos": ["a"]},
+    ]
+    found = list(read_examples(written(tmp_path / "a.jsonl", jsonl(rows))))
+    assert [(one.query_id, one.positive_ids) for one in found] == [("0", ("0",))] * 3 + [("", ())]
+
+
 GOOD = {"query": "q", "pos": ["a"], "neg": ["b"]}
+TEVATRON = [{"docid": "1", "text": "a"}, {"text": "b"}]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +79,9 @@ GOOD = {"query": "q", "pos": ["a"], "neg": ["b"]}
         ({**GOOD, "pos_ids": ["x", "y"]}, 'has 2 pos_ids for 1 text in "pos"'),
         ({**GOOD, "neg_ids": [" "]}, "has ' ' in neg_ids (number 1); an id is not empty"),
         ({**GOOD, "query_id": [1]}, "has the query_id [1]; write a string"),
+        ({**GOOD, "query_id": False}, "has the query_id False; write a string"),
+        ({"query": "q", "positive_passages": TEVATRON}, "has no docid in positive_passages (number 2); name every"),
+        ({"query": "q", "positive_passages": TEVATRON[:1], "negative_passages": TEVATRON[::-1]}, "(number 1); name"),
         ({**GOOD, "pos_scores": [1, 2]}, 'has 2 pos_scores for 1 text in "pos"; give one each'),
         ({**GOOD, "neg_scores": [1]}, "has neg_scores without pos_scores; give both or neither"),
         ({**GOOD, "pos_scores": [1]}, "has pos_scores without neg_scores; give both or neither"),

@@ -167,6 +167,20 @@ def test_the_limit_counts_passages(corpus: list[Passage]) -> None:
     assert len(pairs(corpus, settings("crop", limit=5))) == 5
 
 
+def test_a_limit_spreads_over_the_corpus_and_keeps_neighbors_and_titles(made_up: Callable[[int], str]) -> None:
+    passages = [
+        Passage(f"{name}-{number}", made_up(30), f"Title {name}") for name in "abcdefghij" for number in range(1, 5)
+    ]
+    found = pairs(passages, settings("neighbors", "title", limit=10))
+    asking = [one.positive_ids[0] for one in found]
+    assert asking == [f"{name}-1" for name in "abcdefghij" for _ in ("title", "neighbors")]
+    by_neighbor = {one.positive_ids[0]: one for one in found if len(one.positives) == 1}
+    assert by_neighbor["j-1"].positives == (passages[-3].full_text,)
+    assert list(pairs_from_corpus(iter(passages), settings("neighbors", "title", limit=10), 0, 40)) == found
+    # The draws of a passage are those that it has without a limit.
+    assert [one for one in pairs(passages, settings("neighbors", "title")) if one in found] == found
+
+
 def test_a_corpus_without_a_pair_is_one_line() -> None:
     with pytest.raises(EmptyCorpusError, match="gives no pairs: no passage has 8 words"):
         pairs([Passage("a", "Short.")], CorpusPairSettings())
@@ -177,7 +191,7 @@ def test_settings_that_cannot_give_a_pair_are_refused(tmp_path: Path) -> None:
         load_config(CorpusPairSettings, None, [f"kinds.{kind}=0" for kind in NONE])
     with pytest.raises(ConfigError, match="must hold"):
         load_config(CorpusPairSettings, None, ["crop_max_words=2"])
-    with pytest.raises(ConfigError, match="did you mean 'halves'"):
+    with pytest.raises(ConfigError, match=r"did you mean 'kinds\.halves'"):
         load_config(CorpusPairSettings, None, ["kinds.halfs=1"])
 
 

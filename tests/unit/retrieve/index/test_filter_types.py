@@ -182,6 +182,13 @@ def test_what_nests_too_deeply_is_a_mistake(fields: PassageFields, where: str) -
         fields.rows(where)
 
 
+def test_each_limit_of_depth_is_told_by_the_first_that_exceeds_it(fields: PassageFields) -> None:
+    nested = "(" * 50 + "n = 1" + ")" * 50
+    assert fields.rows(nested).tolist() == [0]
+    with pytest.raises(FilterError, match="nests parentheses to a depth of more than 50; simplify it"):
+        fields.rows(f"({nested})")
+
+
 def test_long_filters_that_do_not_nest_are_read(fields: PassageFields) -> None:
     assert fields.rows("n = 1" + " or n = 2" * 500).tolist() == [0, 1]
     assert fields.rows("(" * 40 + "n = 1" + ")" * 40 + " or (n in (2))" * 300).tolist() == [0, 1]

@@ -244,14 +244,6 @@ def test_an_index_that_lacks_a_key_is_one_line(folder: Path, key: str) -> None:
         open_index(folder)
 
 
-def test_an_index_with_a_sparse_part_opens_and_says_that_it_is_unused(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (folder / "sparse").mkdir()
-    assert open_index(folder).kind == "exact"
-    assert "sparse is no longer used, because sparse search was removed" in caplog.text
-
-
 def test_wrong_requests_are_told_in_one_line(store: VectorStore, tmp_path: Path) -> None:
     for kind in ("annoy", ""):
         with pytest.raises(ConfigError, match=f"unknown index kind '{kind}'; choose one of exact, faiss-flat"):

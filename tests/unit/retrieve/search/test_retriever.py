@@ -294,6 +294,10 @@ def test_without_vectors_bm25_alone_answers_and_one_line_says_how_to_add_them(
         opened = Retriever.open(tmp_path / "index", "a model that is not needed")
     how = f"`llama2vec encode MODEL c.jsonl -o {store.path} --overwrite`"
     assert caplog.messages == [f"{store.path} has no vectors, so it is searched with BM25 only; add them with {how}"]
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        Retriever.open(tmp_path / "index", by_words=True)
+    assert caplog.messages == []
     assert opened.modes == Retriever.open(tmp_path / "index", CountingEncoder()).modes == ("bm25",)
     assert [hit.passage.id for hit in opened.hits("llama wool")][:1] == ["p4"]
     with pytest.raises(StoreError, match="cannot be searched by hybrid, only by bm25; add vectors: `llama2vec encode"):

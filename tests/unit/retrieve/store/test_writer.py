@@ -16,7 +16,7 @@ import pytest
 from storing import WIDTH, HashEncoder, files, write
 
 from llama2vec.errors import ConfigError, CorruptShardError, DataError, EmptyCorpusError, OutputExistsError, StoreError
-from llama2vec.files import Lock
+from llama2vec.locks import Lock
 from llama2vec.records import Passage, Place
 from llama2vec.retrieve.store import reuse
 from llama2vec.retrieve.store.reader import Vectors, VectorStore

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ from encoders import FLOAT32
 
 from llama2vec.artifact import owned
 from llama2vec.config import ModelSettings
+from llama2vec.data.documents import folder as folder_module
 from llama2vec.data.documents.folder import SourceFile
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, Llama2VecError, StoreError, UnreadableError
@@ -337,3 +339,71 @@ def test_an_error_of_the_first_sync_ends_watching(docs: Path) -> None:
     (docs / "d.pdf").write_bytes(b"%PDF broken")
     with pytest.raises(Llama2VecError, match=r"d\.pdf"):
         next(following(docs, None, strict=True).changes())
+
+
+def test_a_machine_with_another_number_format_adds_to_the_index_and_says_so_once(
+    docs: Path, llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Encoder.load(llama_folder, settings=FLOAT32).save(tmp_path / "model")
+    following(docs, tmp_path / "model").sync()
+    store = docs.parent / "index" / "store"
+    assert VectorStore.open(store).compute_dtype == "float32"
+    elsewhere = Following(docs, docs.parent / "index", None, ModelSettings(dtype="bfloat16", device="cpu"))
+    (docs / "c.md").unlink()
+    elsewhere.sync()
+    assert VectorStore.open(store).compute_dtype == "float32"  # Nothing new was encoded
+    told = f"{store}: its vectors were computed in float32, and those of new passages are computed in bfloat16"
+    for number in range(2):
+        (docs / f"new{number}.md").write_text(f"Text {number} of a harbour.")
+        assert elsewhere.sync().encoded == 1
+        assert VectorStore.open(store).compute_dtype == ""
+    assert sum(message.startswith(told) for message in caplog.messages) == 1
+
+
+def test_a_kept_pattern_that_matches_nothing_is_told_of_when_it_is_first_kept(
+    docs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sync(*exclude: str) -> list[str]:
+        monkeypatch.setattr(folder_module, "_warn_once", logging.getLogger("llama2vec").warning)  # As a new process
+        caplog.clear()
+        given = {"reading": {"exclude": exclude}} if exclude else {}
+        following(docs, None, settings=SyncSettings.model_validate(given)).sync()
+        return caplog.messages
+
+    told = "the exclude pattern 'drafs/' leaves nothing out; check its spelling"
+    assert [message.partition(": ")[2] for message in sync("drafs/", "c.md")] == [told]
+    (docs / "c.md").unlink()
+    assert sync() == []
+    (docs / "new.md").write_text("A harbour.")
+    assert sync() == []
+    assert [message.partition(": ")[2] for message in sync("drafs/", "note/")] == [told.replace("drafs", "note")]
+
+
+def test_words_alone_never_load_the_model(
+    docs: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    loaded = following_module._loaded
+    monkeypatch.setattr(following_module, "_loaded", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        following(docs, llama_folder).sync()  # Its words are there, and it knows the model
+    (docs / "new.md").write_text("A harbour.")
+    report = following(docs, None, words_only=True).sync()
+    assert (report.passages, report.counts.added, report.has_vectors) == (4, 1, False)
+    monkeypatch.setattr(following_module, "_loaded", loaded)
+    assert following(docs, None).sync().encoded == 4
+    monkeypatch.setattr(following_module, "_loaded", refuse)
+    (docs / "a.md").write_text("Another river.")
+    (docs / "b.md").unlink()
+    for _ in range(2):
+        caplog.clear()
+        report = following(docs, None, words_only=True).sync()
+        assert (report.passages, report.is_new, report.has_vectors) == (4, False, True)
+        assert [message.partition(" since")[0] for message in caplog.messages] == ["2 files changed"]
+    monkeypatch.setattr(following_module, "_loaded", loaded)
+    assert following(docs, None).sync().encoded == 1
+    caplog.clear()
+    following(docs, None, words_only=True).sync()
+    assert caplog.messages == []

@@ -11,7 +11,7 @@ from llama2vec.errors import StoreError
 from llama2vec.retrieve.syncing.inventory import LIBRARY, FileRecord, Inventory
 
 FILES = (
-    FileRecord(path="a.md", size=3, modified_ns=5, sha256="aa", passages=2, removed=(1,)),
+    FileRecord(path="a.md", size=3, modified_ns=5, sha256="aa", passages=2, removed=(1,), removed_texts=("ee:0",)),
     FileRecord(path="b.pdf", skipped="encrypted"),
     FileRecord(path="ü/c.md", sha256="cc", passages=1, problems=("page 2 is a picture",)),
 )
@@ -76,3 +76,11 @@ def test_an_index_is_known_by_its_content_and_whole_only_with_store_and_index(tm
     (tmp_path / "documents.json").write_text('{"format": "llama2vec-library", "files": 3}')
     with pytest.raises(StoreError, match=r"documents\.json: folder is damaged; delete .* and sync again"):
         Inventory.read(tmp_path)
+
+
+def test_a_place_without_the_text_that_was_removed_there_is_refused(tmp_path: Path) -> None:
+    without_text = FILES[0].model_copy(update={"removed_texts": ()})
+    MADE.model_copy(update={"files": (without_text,)}).write(tmp_path)
+    with pytest.raises(StoreError, match=r"documents\.json: files\.0\.removed_texts is damaged; delete .* sync again"):
+        Inventory.read(tmp_path)
+    assert FileRecord(path="a.md", removed="all").removed_texts == ()

@@ -23,7 +23,7 @@ from synced_folder import SETTINGS, BlankLineSource, HashEncoder, age, content, 
 from llama2vec.data.documents.folder import Skipped, SourceFile, Walk, file_bytes, walk
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError, StoreError, UnreadableError
-from llama2vec.files import Lock
+from llama2vec.locks import Lock
 from llama2vec.records import Passage
 from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.retrieve.settings import LibrarySettings
@@ -458,41 +458,6 @@ def test_a_file_that_shows_only_its_removed_passages_under_other_settings_has_it
     assert not sync(folder, index, source=FirstPassages(folder, words=2)).is_new
     sync(folder, index)
     assert (ids(index), caplog.text) == (["a.txt#1", "a.txt#2", "b/c.txt#1", "b/d.txt#3", "e.txt#1"], "")
-
-
-def forget_texts(index: Path) -> None:
-    """Make an index one of an earlier version, which kept the places of removed passages alone."""
-    old = Library(index).inventory
-    files = tuple(record.model_copy(update={"removed_texts": ()}) for record in old.files)
-    old.model_copy(update={"files": files}).write(index)
-
-
-def test_places_that_an_earlier_version_kept_get_their_texts_when_the_file_is_read_again(
-    folder: Path, removed: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    forget_texts(removed)
-    (folder / "b" / "d.txt").rename(folder / "d.txt")
-    sync(folder, removed)
-    sync(folder, removed, source=BlankLineSource(folder, words=50))
-    assert (ids(removed), caplog.text) == (["b/c.txt#1", "d.txt#1", "d.txt#3", "e.txt#1"], "")
-
-
-def test_places_that_an_earlier_version_kept_are_told_under_other_settings_and_take_no_later_one_with_them(
-    folder: Path, removed: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    forget_texts(removed)
-    sync(folder, removed)
-    assert ids(removed) == KEPT
-    Library(removed).remove(["b/d.txt#3"])
-    sync(folder, removed, source=BlankLineSource(folder, words=50))
-    assert ids(removed) == ["b/c.txt#1", "b/d.txt#1", "b/d.txt#2", "e.txt#1"]
-    assert caplog.messages == [
-        "b/d.txt is read or split differently now, and of 1 passage removed by an earlier version the index holds no "
-        "text to find it by: the text may be back; remove it again where search shows it"
-    ]
-    caplog.clear()
-    sync(folder, removed)
-    assert (ids(removed), caplog.text) == (["b/c.txt#1", "b/d.txt#1", "b/d.txt#2", "e.txt#1"], "")
 
 
 def test_a_file_that_becomes_unreadable_and_is_restored_stays_removed(

@@ -10,7 +10,8 @@ import pytest
 from made_results import EVIL, LOG, NEW, OLD, make_report, write_evaluation, write_training
 
 from llama2vec.score.comparison import ShownPassage, ShownQuery, compare_reports
-from llama2vec.score.report.content import Content, build_content, read_sources
+from llama2vec.score.report.content import Content, build_content
+from llama2vec.score.report.sources import read_sources
 from llama2vec.score.results import write_comparisons
 
 

@@ -10,7 +10,8 @@ from made_results import LOG, NEW, OLD, QUERIES, make_report
 from llama2vec.errors import ConfigError, DataError, EvaluationError
 from llama2vec.records import Report
 from llama2vec.score.comparison import compare_reports
-from llama2vec.score.report.content import Content, averages, build_content, read_sources
+from llama2vec.score.report.content import Content, averages, build_content
+from llama2vec.score.report.sources import read_sources
 from llama2vec.score.results import Result, comparison_to_json, write_comparisons, write_result
 
 Writer = Callable[..., Path]
@@ -219,7 +220,7 @@ def test_a_run_gives_its_stages_its_trainings_and_its_scores(
             '{RESULT, "task": "t", "system": "s", "metrics": {"AP": 1}, "intervals": {"AP": [1]}}',
             "intervals.AP.1: field required",
         ),
-        ('{"task": "t", "systems": {"s": {}}, "intervals": {}}', "was written by an earlier version; score again"),
+        ('{"task": "t", "systems": {"s": {}}, "intervals": {}}', "holds no result to report"),
         (
             '{"format": "llama2vec-comparison", "version": 1, "comparisons": [{}]}',
             "give what `llama2vec compare --output`",

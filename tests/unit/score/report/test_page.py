@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from made_results import LOG, NEW, OLD, make_report
 
-from llama2vec.score.report.content import Content, build_content, read_sources
+from llama2vec.score.report.content import Content, build_content
 from llama2vec.score.report.page import render_page
+from llama2vec.score.report.sources import read_sources
 
 Writer = Callable[..., Path]
 VOID = {"meta", "link", "br"}

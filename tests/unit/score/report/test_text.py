@@ -10,7 +10,7 @@ from made_results import LOG
 from rich.console import Console
 
 from llama2vec.records import Report
-from llama2vec.score.comparison import Comparison, PairedTest, compare_reports
+from llama2vec.score.comparison import Comparison, ComparisonOptions, PairedTest, compare_reports
 from llama2vec.score.report import text as wording
 from llama2vec.score.report.text import (
     Training,
@@ -126,6 +126,13 @@ def test_the_terminal_shows_tests_verdicts_and_changed_queries() -> None:
         "new: returned nothing",
     ):
         assert part in text, part
+
+
+def test_passages_that_nobody_asked_for_are_not_missed() -> None:
+    comparison = compare_one([OLD, NEW], QRELS, metric="MRR@10", task="tiny", options=ComparisonOptions(passages=0))
+    text = terminal(comparison)
+    assert "q2" in text
+    assert "returned nothing" not in text
 
 
 def test_the_verdict_names_the_better_system_whichever_comes_first() -> None:

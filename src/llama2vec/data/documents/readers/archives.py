@@ -26,6 +26,7 @@ MOST_RATIO = 300
 """Data that unfolds to more than this many times its compressed size is a bomb; text and XML stay below 100."""
 _SMALL = 2**20
 """Below this size any ratio is harmless."""
+_MOST_MEMBERS = 100_000
 _OPENERS: dict[str, Callable[[io.BytesIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _PROLOG = re.compile(rb"""[^<]{0,9}<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)""")
 _DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
@@ -74,9 +75,7 @@ def _too_large(limit: int, settings: ReadingSettings) -> UnreadableError:
     return UnreadableError(f"unfolds to more than max_file_bytes ({settings.max_file_bytes:,})")
 
 
-def open_zip(
-    data: bytes, settings: ReadingSettings, most_members: int = 100_000, *, some_encrypted: bool = False
-) -> zipfile.ZipFile:
+def open_zip(data: bytes, settings: ReadingSettings, *, some_encrypted: bool = False) -> zipfile.ZipFile:
     """Open a zip file, such as a DOCX or an EPUB, whose members are within the limits.
 
     Raises:
@@ -87,8 +86,8 @@ def open_zip(
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
         raise UnreadableError("its zip data is damaged or cut") from None
     entries = opened.infolist()
-    if len(entries) > most_members:
-        raise UnreadableError(f"holds more than {most_members:,} files")
+    if len(entries) > _MOST_MEMBERS:
+        raise UnreadableError(f"holds more than {_MOST_MEMBERS:,} files")
     total = sum(entry.file_size for entry in entries)
     if total > max(_SMALL, MOST_RATIO * len(data)):
         raise UnreadableError(f"unfolds to more than {MOST_RATIO} times its size (a bomb?)")

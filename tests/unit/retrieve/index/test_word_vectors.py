@@ -7,7 +7,7 @@ import pytest
 from llama2vec.engines.engine import WORD_SPACE
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.lexical import Bm25Index
-from llama2vec.retrieve.word_vectors import WordVectors, query_words, word_number
+from llama2vec.retrieve.index.word_vectors import WordVectors, query_words, word_number
 
 PASSAGES = [
     Passage("a", "Llamas carry loads; a llama carries salt.", "Llama"),

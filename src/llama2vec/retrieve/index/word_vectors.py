@@ -2,8 +2,6 @@
 
 The inner product of a query's words with a passage's is the BM25 score. A word's number is a hash of it, so a query
 needs no vocabulary; two words of a million share a number with a probability of 0.2 %, and then count as one.
-
-Programs that ``llama2vec export`` printed import :func:`query_words` from here, so this module keeps its name.
 """
 
 from __future__ import annotations

@@ -1,0 +1,37 @@
+"""How many examples a source holds, from its lines alone."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+from llama2vec.data.examples.msmarco import HEADERS, ID_TRIPLES, find_id_triples
+from llama2vec.data.tasks.beir import read_beir
+from llama2vec.data.text.lines import numbered_lines
+from llama2vec.errors import ExampleFormatError
+
+
+def count_examples(source: str | Path, *, split: str = "train") -> int | None:
+    """Return how many examples a local source of :func:`read_examples` holds, read to its end; None for ``hf:``.
+
+    Rows are not parsed, so one that is faulty counts too.
+
+    Raises:
+        DataError: A file that cannot be read to its end.
+    """
+    if str(source).startswith("hf:"):
+        return None
+    path = Path(source)
+    is_folder, name = path.is_dir(), path.name.lower()
+    names = [one.name.lower() for one in path.iterdir()] if is_folder else [name]
+    if any(one.startswith(ID_TRIPLES) for one in names):
+        triples = numbered_lines(find_id_triples(path, split).triples, ExampleFormatError)
+        # Consecutive lines of one query are one example.
+        return sum(1 for _ in groupby(triples, key=lambda line: line[1].partition("\t")[0]))
+    if is_folder:
+        task = read_beir(path, split)
+        return sum(any(gain > 0 for gain in task.qrels[query.id].values()) for query in task.queries)
+    lines = (line for _, line in numbered_lines(path, ExampleFormatError))
+    if name.endswith((".tsv", ".tsv.gz")):
+        return sum(line.lower().split("\t") not in HEADERS for line in lines)
+    return sum(1 for _ in lines)

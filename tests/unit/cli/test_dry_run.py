@@ -1,0 +1,53 @@
+"""``--dry-run`` of single stages: time and memory as in a run, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from running import CommandLine
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"query": "The river", "pos": ["The river rises."]}) + "\n" * 2, encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8") * 70, encoding="utf-8")
+    return path
+
+
+def test_trainings_and_generation_are_estimated_and_write_nothing(
+    command_line: CommandLine, llama_folder: Path, corpus_file: Path, rows: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output.jsonl"
+    calls = (
+        ("adapt", "--corpus", corpus_file, "--set", "optimizer.batch_size=4"),
+        ("finetune", "--data", rows, "--set", "optimizer.batch_size=8"),
+        ("generate", corpus_file),
+    )
+    for call in calls:
+        done = command_line(*call, "--model", llama_folder, "-o", output, "--dry-run")
+        assert done.code == 0, done.err
+        assert done.out.startswith(f"Estimate for {output}: ~ ")
+        assert "peak memory ~ " in done.out
+        assert "- expect them to be right within a factor of" in done.out
+        assert not output.exists()
+
+
+def test_the_time_of_all_seeds_is_told(
+    command_line: CommandLine, llama_folder: Path, rows: Path, tmp_path: Path
+) -> None:
+    call = ("finetune", "--data", rows, "--model", llama_folder, "-o", tmp_path / "out", "--dry-run")
+    done = command_line(*call, "--seeds", "1,2,3")
+    assert done.code == 0, done.err
+    assert " for all 3 seeds, peak memory" in done.out
+    assert "70 labeled queries" in done.out
+    assert "--seeds x: " in command_line.refused(*call, "--seeds", "x")
+
+
+def test_what_the_training_would_refuse_is_one_line(command_line: CommandLine, llama_folder: Path) -> None:
+    base = ("--model", llama_folder, "--dry-run")
+    assert "data.sources is empty" in command_line.refused("finetune", *base)
+    assert "text.corpus is empty" in command_line.refused("adapt", *base)
+    assert "no such file or folder" in command_line.refused("finetune", *base, "--data", "nowhere.jsonl")
