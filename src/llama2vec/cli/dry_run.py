@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llama2vec.finetune.settings import FinetuneConfig
     from llama2vec.generate.settings import GenerateConfig
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show time and memory; write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan with time and memory; write nothing.")]
 
 
 def memory_text(count: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.dry_run import memory_text
+from llama2vec.cli.dry_run import DryRun, memory_text
 from llama2vec.cli.options import as_overrides, report, set_option, with_options
 from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seed_folder
 from llama2vec.cli.settings_options import lists_settings
@@ -39,9 +39,7 @@ def run_command(
     sets: Annotated[list[str] | None, set_option("adapt.optimizer.steps=64, or STAGE=false to skip a stage")] = None,
     first: Annotated[str, typer.Option("--from", help="Start at this stage; earlier ones must be finished.")] = "",
     last: Annotated[str, typer.Option("--until", help="Stop after this stage.")] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan with time and memory; write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     flops: Annotated[
         float | None,
         typer.Option(

@@ -134,10 +134,10 @@ class ModelSpec(Settings):
         if given is not None and given.carries_contract:
             return cls.of_source(given)
         try:
-            spec = cls.parsed(source.get("model"))
+            spec = cls.parsed(_without_format(source.get("model")))
         except ValidationError:
             raise StoreError(
-                f"{folder}: does not say which model made it; name the model with --model, or encode again"
+                f"{folder}: does not say which model made it; name an encoder with --model, or encode again (--overwrite)"
             ) from None
         if given is not None:
             return cls.of_source(given, **spec.model_dump(include={"prompts", "encoder", "layers"}))
@@ -177,6 +177,15 @@ class ModelSpec(Settings):
     def title(self) -> str:
         """The model's short name: the whole hub id, or the last part of a path."""
         return self.name or Path(self.path).name
+
+
+def _without_format(spec: object) -> object:
+    """Return what a store says of its model without the format of contracts, of which only the present one is left."""
+    return (
+        {key: value for key, value in spec.items() if (key, value) != ("contract_format", 2)}
+        if isinstance(spec, dict)
+        else spec
+    )
 
 
 def read_choices(prompts: str | None, sets: Iterable[str] | None) -> ModelSpec:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from running import CommandLine
 
-from llama2vec.cli.serve import _with_files
+from llama2vec.cli.serve import _check_files
 from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.corpus.reading import documents_folder
 from llama2vec.errors import ConfigError
@@ -110,8 +110,7 @@ def test_an_index_made_from_the_file_knows_where_the_documents_lie(
     assert command_line("encode", llama_folder, corpus, "-o", tmp_path / "store").code == 0
     store = VectorStore.open(tmp_path / "store")
     assert corpus_folder(store) == docs
-    found = _with_files(ServeSettings(files=Path("auto")), tmp_path / "store")
-    assert found.files == docs
+    _check_files(ServeSettings(files=Path("auto")), tmp_path / "store")
     # Through another file, and not through one that was changed since.
     again = tmp_path / "again.jsonl"
     assert command_line("read", corpus, "-o", again, "--set", "passages.split=always").code == 0
@@ -133,4 +132,4 @@ def test_files_of_an_index_without_a_folder_are_refused(
 ) -> None:
     assert command_line("encode", llama_folder, corpus_file, "-o", tmp_path / "store").code == 0
     with pytest.raises(ConfigError, match="names no folder of documents"):
-        _with_files(ServeSettings(files=Path("auto")), tmp_path / "store")
+        _check_files(ServeSettings(files=Path("auto")), tmp_path / "store")

@@ -311,3 +311,13 @@ def test_a_saved_encoder_without_its_contract_is_not_read_as_a_plain_model(llama
     (folder / "llama2vec.json").mkdir()
     with pytest.raises(ModelNotFoundError, match="a saved encoder without"):
         resolve_model(str(folder))
+
+
+def test_a_store_of_an_llm_that_names_the_format_of_its_contract_still_opens(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    spec = ModelSpec.of_source(resolve_model(str(llama_folder)))
+    found = ModelSpec.of_store({"model": spec.to_json(tmp_path) | {"contract_format": 2}}, tmp_path)
+    assert found == ModelSpec.of_store({"model": spec.to_json(tmp_path)}, tmp_path)
+    with pytest.raises(StoreError, match=r"encode again \(--overwrite\)"):
+        ModelSpec.of_store({"model": spec.to_json(tmp_path) | {"contract_format": 1}}, tmp_path)

@@ -585,7 +585,7 @@ def test_a_corpus_with_fields_of_other_names_is_scored_alike(tmp_path: Path) -> 
     corpus = other / "corpus.jsonl"
     corpus.write_text(corpus.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
     [expected] = evaluate(system(WordEncoder()), [str(folder)], options(tmp_path))
-    with pytest.raises(DataError, match=r'has no "text".*\(text_field\)'):
+    with pytest.raises(DataError, match=r'has no "text".*\(reading\.text_field\)'):
         evaluate(system(WordEncoder()), [str(other)], options(tmp_path, "no"))
     reading = ReadingSettings(text_field="body")
     stores = tmp_path / "stores"

@@ -127,8 +127,11 @@ class Bm25Index:
         check()
         try:
             facts = json.loads((folder / _FACTS_FILE).read_bytes())
-            if (words := facts.get("words")) != _WORDS:
-                raise ValueError(f"its words are those of version {words}, and not {_WORDS}")
+            if facts.get("words") != _WORDS:
+                raise ValueError(
+                    "another version of llama2vec counted its words; `llama2vec sync` mends an index that follows a "
+                    "folder, `llama2vec index --overwrite` any other"
+                )
             tokenizer = new_tokenizer(facts["language"])
             tokenizer.load_vocab(folder)
             scorer = None if facts["empty"] else bm25s.BM25.load(folder, mmap=True, show_progress=False)

@@ -16,7 +16,7 @@ from llama2vec.config import ModelSettings, Settings
 from llama2vec.data.documents.folder import UNREADABLE, check_there, walk
 from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
-from llama2vec.errors import EmptyCorpusError, Llama2VecError, StoreError
+from llama2vec.errors import ConfigError, EmptyCorpusError, Llama2VecError, StoreError
 from llama2vec.model.source import CONTRACT_FILE, ModelSpec
 from llama2vec.records import Passage
 from llama2vec.retrieve.settings import LibrarySettings
@@ -74,14 +74,19 @@ class Following:
         library = Library(self.index)
         old = library.inventory if library.exists else None
         spec, settings = self._model(old), _merged(old, self.settings)
-        if self.words_only and old is not None and old.contract_hash and self._is_for(old, settings):
+        if self.words_only and old is not None and old.contract_hash:
+            if not self._is_for(old, settings):
+                raise ConfigError(
+                    f"{self.index} has vectors, and takes another folder or other settings with the model alone; leave "
+                    "out --words, or name another --index"
+                )
             return self._left_as_it_is(old, settings)
         check_there(self.folder)  # Before the tokenizer, whose library takes seconds to import
         source = _source(self.folder, settings, spec, _patterns(old))
         options: dict[str, Any] = {"settings": settings.index, "strict": self.strict, "follow": self.follow}
         if spec is None:
             return library.sync(source, **options)
-        if self.words_only and (old is None or not old.contract_hash):
+        if self.words_only:
             return library.sync(source, **options, model=old.model if old else None)
         _require_device(self.model_settings.device)
         options["model"] = spec.to_json(self.index / STORE_FOLDER)

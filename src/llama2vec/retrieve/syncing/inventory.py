@@ -46,7 +46,7 @@ class FileRecord(BaseModel):
     @classmethod
     def _one_for_each_place(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         removed = info.data.get("removed", ())
-        if removed != "all" and len(texts) < len(removed):
+        if removed != "all" and (len(texts) < len(removed) or "" in texts):
             raise ValueError("a removed passage has no text")
         return texts
 

@@ -101,7 +101,7 @@ REFUSED = {
     ),
     "quoted": (["length(temp) > '2'", "n + 1 = '2'", "+n = '2'"], "gives numbers; write 2 without quotes"),
     "both": (["length(temp) = lower(temp)"], "gives numbers and .* is text; convert one of them with cast"),
-    "rows": (["(n, temp) > (1, 2)"], "a list in parentheses outside of `in"),
+    "rows": (["(n, temp) > (1, 2)"], "a list outside of `in"),
 }  # fmt: skip
 
 
