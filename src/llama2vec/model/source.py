@@ -137,7 +137,8 @@ class ModelSpec(Settings):
             spec = cls.parsed(_without_format(source.get("model")))
         except ValidationError:
             raise StoreError(
-                f"{folder}: does not say which model made it; name an encoder with --model, or encode again (--overwrite)"
+                f"{folder}: does not say which model made it; name an encoder with --model, or encode again "
+                "(--overwrite)"
             ) from None
         if given is not None:
             return cls.of_source(given, **spec.model_dump(include={"prompts", "encoder", "layers"}))

@@ -298,7 +298,7 @@ def test_the_layers_that_a_model_without_a_contract_keeps_decide_its_hash_and_st
     "model", [None, [], {}, 5, "runs/demo/adapted", {"path": "a", "name": "b"}, {"path": "a", "extra": 1}, ""]
 )
 def test_a_store_that_names_no_model_is_one_line(tmp_path: Path, model: object) -> None:
-    with pytest.raises(StoreError, match="does not say which model made it; name the model with --model"):
+    with pytest.raises(StoreError, match="does not say which model made it; name an encoder with --model"):
         ModelSpec.of_store({"model": model}, tmp_path)
 
 

@@ -190,7 +190,5 @@ def test_an_index_with_words_of_another_version_is_refused(tmp_path: Path, chang
     Bm25Index.build(PASSAGES).save(tmp_path)
     facts = json.loads((tmp_path / "corpus.json").read_text(encoding="utf-8"))
     (tmp_path / "corpus.json").write_text(json.dumps({**facts, **change}), encoding="utf-8")
-    with pytest.raises(
-        StoreError, match=r"cannot be read \(another version of llama2vec counted its words.* build it again"
-    ):
+    with pytest.raises(StoreError, match=r"\(another version of llama2vec counted its words.* build it again"):
         Bm25Index.load(tmp_path, [passage.id for passage in PASSAGES])
