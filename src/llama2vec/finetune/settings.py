@@ -260,7 +260,8 @@ class FinetuneConfig(StableHashSettings):
                     return (
                         f"contrastive.{name} needs a guide; set contrastive.false_negatives to self, start or teacher"
                     )
-        if not self.pretext.weight and self.pretext != PretextSettings():
+        # Set to 0 for this call, it switches off what a recipe says of it.
+        if not self.pretext.weight and self.pretext != PretextSettings() and "pretext.weight" not in sets:
             return "pretext.weight is 0, so the other settings of pretext do nothing; set it above 0"
         if "optimizer.epochs" in sets and optimizer.steps and "optimizer.steps" not in sets:
             steps = f"optimizer.steps is {optimizer.steps} and decides how long the training is"

@@ -248,7 +248,8 @@ class _Planner:
             found = self.inputs.take(validation.source, partial(_validation_fingerprint, config))
             earlier = _validation_fingerprint(config, named_fingerprint)
             inputs.append(Input("validation", validation.source, fingerprint=found, earlier=earlier))
-        settings = _without(config.finetune.model_dump(exclude={"tracking", "reading"}), "name", "sources", "source")
+        decides = {name: value for name, value in config.finetune.deciding().items() if name != "reading"}
+        settings = _without(decides, "name", "sources", "source")
         reading = validation_fields(config)
         settings |= {"reading": reading.choices} if validation.source and reading.choices else {}
         self._add("finetune", settings, inputs, number)

@@ -162,9 +162,9 @@ class Samples:
         return Lengths(self.count(drawn), round(each * found.total), size)
 
     def _labeled(self, source: ExampleSource) -> SampledPairs:
-        whole = count_examples(source.source, split=source.split)
-        most = min(source.limit or whole or _MOST_EXAMPLES, whole or _MOST_EXAMPLES)
         reading = fields_of(self._config, source.source)
+        whole = count_examples(source.source, split=source.split, reading=reading)
+        most = min(source.limit or whole or _MOST_EXAMPLES, whole or _MOST_EXAMPLES)
         rows = read_examples(source.source, split=source.split, limit=most, reading=reading)
         if whole is None:
             found = list(islice(rows, SAMPLE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,9 +80,15 @@ def _by_system(folder: Path) -> dict[str, dict[str, Evaluation]]:
     if not found:
         raise ConfigError(
             f"{folder} holds no scores; score it with `llama2vec evaluate {folder} --task … --output "
-            f"SCORES/{folder.name}`, and compare folders of scores"
+            f"SCORES/{_place(folder)}`, and compare folders of scores"
         )
     return found
+
+
+def _place(folder: Path) -> str:
+    """Return where the scores of a folder belong below a common one: of a seed, under its method."""
+    path = folder.resolve()
+    return f"{path.parent.name}/{path.name}" if path.name.startswith("seed-") else path.name
 
 
 def compare_methods(
@@ -125,7 +132,9 @@ def compare_methods(
 def _compared(
     methods: Sequence[Method], task: str, metrics: Sequence[str], options: ComparisonOptions
 ) -> list[Comparison]:
-    check_corpora(task, [found[task] for one in methods for found in one.seeds.values()])
+    scored = [found[task] for one in methods for found in one.seeds.values()]
+    check_corpora(task, scored)
+    _check_same_id_choice(scored)
     by_method = {one.name: [found[task].report for found in one.seeds.values()] for one in methods}
     first = next(iter(by_method.values()))[0]
     comparisons = []
@@ -141,6 +150,16 @@ def _compared(
         }
         comparisons.append(dataclasses.replace(comparison, settings={**facts, **comparison.settings}))
     return comparisons
+
+
+def _check_same_id_choice(scored: Sequence[Evaluation]) -> None:
+    """Raise an EvaluationError if a query's own passage counted in some results and not in others."""
+    settings = [(one.where, one.report.settings) for one in scored]
+    known = [(where, facts["exclude_same_id"]) for where, facts in settings if "exclude_same_id" in facts]
+    for where, choice in known[1:]:
+        if choice != known[0][1]:
+            both = f"{known[0][0]} (exclude_same_id={json.dumps(known[0][1])}) and {where} ({json.dumps(choice)})"
+            raise EvaluationError(f"{both} were scored differently; score one of them again")
 
 
 def _mean(name: str, task: str, metric: str, seeds: Sequence[Report]) -> Report:

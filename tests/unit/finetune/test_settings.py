@@ -74,3 +74,9 @@ def test_fields_that_are_named_are_in_the_plan_and_the_usual_ones_leave_it_as_it
     assert "reading" not in usual.model_dump()
     named = load_config(FinetuneConfig, None, ["reading.text_field=body"])
     assert named.deciding() == {**usual.deciding(), "reading": {"text_field": "body"}}
+
+
+def test_a_pretext_weight_of_0_switches_off_what_a_recipe_says_of_it(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[pretext]\nweight = 0.1\nlanguage = "de"\n', encoding="utf-8")
+    assert load_config(FinetuneConfig, recipe, ["pretext.weight=0"]).pretext.weight == 0

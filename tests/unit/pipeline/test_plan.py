@@ -304,3 +304,17 @@ def test_labeled_rows_of_the_corpus_have_its_fields(llama_folder: Path, beir: Pa
     assert not any("reading" in found for found in usual.values())
     named = settings("reading.title_field=head")
     assert named["pairs"]["reading"] == named["finetune"]["reading"] == {"title_field": "head"}
+
+
+def test_other_stop_words_under_the_same_name_are_another_fine_tuning(everything: list[str], tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    chosen = [*everything, "finetune.pretext.weight=0.1", f"finetune.pretext.stop_words={words}"]
+
+    def settings() -> object:
+        stages = plan_run(configured(*chosen), tmp_path / "run").stages
+        return next(stage.settings for stage in stages if stage.kind == "finetune")
+
+    words.write_text("river\n", encoding="utf-8")
+    before = settings()
+    words.write_text("castle\n", encoding="utf-8")
+    assert settings() != before

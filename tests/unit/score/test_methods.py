@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -76,3 +77,19 @@ def test_what_cannot_be_compared_is_named(first: Path, second: Path, tmp_path: P
     write_evaluation(first / "seed-1" / "report" / "adapted", make_report("adapted", OLD, corpus_fingerprint="other"))
     with pytest.raises(EvaluationError, match="were made on different corpora"):
         compare_methods([read_method(first), methods[1]], options=OPTIONS)
+
+
+def test_a_seed_that_left_the_table_is_left_out(second: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = json.loads((second / "seeds.json").read_text(encoding="utf-8"))
+    (second / "seeds.json").write_text(json.dumps({**table, "seeds": [1, 2]}), encoding="utf-8")
+    assert [*read_method(second).seeds] == [1, 2]
+    assert "left out seed 0, which seeds.json does not name" in caplog.text
+
+
+def test_results_of_which_some_count_a_querys_own_passage_are_not_compared(tmp_path: Path) -> None:
+    folders = [
+        write_evaluation(tmp_path / str(choice), make_report("bm25", values, exclude_same_id=choice))
+        for choice, values in ((True, OLD), (False, NEW))
+    ]
+    with pytest.raises(EvaluationError, match=r"exclude_same_id=true.*\(false\) were scored differently"):
+        compare_methods([read_method(folder) for folder in folders], options=OPTIONS)

@@ -6,12 +6,13 @@ from itertools import groupby
 from pathlib import Path
 
 from llama2vec.data.examples.msmarco import HEADERS, ID_TRIPLES, find_id_triples
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.tasks.beir import read_beir
 from llama2vec.data.text.lines import numbered_lines
 from llama2vec.errors import ExampleFormatError
 
 
-def count_examples(source: str | Path, *, split: str = "train") -> int | None:
+def count_examples(source: str | Path, *, split: str = "train", reading: ReadingSettings | None = None) -> int | None:
     """Return how many examples a local source of :func:`read_examples` holds, read to its end; None for ``hf:``.
 
     Rows are not parsed, so one that is faulty counts too.
@@ -29,7 +30,7 @@ def count_examples(source: str | Path, *, split: str = "train") -> int | None:
         # Consecutive lines of one query are one example.
         return sum(1 for _ in groupby(triples, key=lambda line: line[1].partition("\t")[0]))
     if is_folder:
-        task = read_beir(path, split)
+        task = read_beir(path, split, reading)
         return sum(any(gain > 0 for gain in task.qrels[query.id].values()) for query in task.queries)
     lines = (line for _, line in numbered_lines(path, ExampleFormatError))
     if name.endswith((".tsv", ".tsv.gz")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,8 +32,12 @@ from llama2vec.score.results import (
     validated,
     with_query_values,
 )
+from llama2vec.terminal import first_few
 
 LOG_FILE = "log.jsonl"
+
+logger = logging.getLogger(__name__)
+
 SEEDS_FILE = "seeds.json"
 _KINDS = "what evaluate --output or compare --output wrote, or a folder of adapt, finetune or run"
 
@@ -118,9 +123,26 @@ def read_sources(paths: Iterable[str | Path]) -> Sources:
 
 
 def seed_folders(folder: Path) -> dict[int, Path]:
-    """Return the folders that ``--seeds`` made in a folder, by seed; empty where there are none."""
-    found = {seed: path for path in folder.glob("seed-*") if path.is_dir() and (seed := _seed(path)) is not None}
-    return dict(sorted(found.items()))
+    """Return the folders that ``--seeds`` made in a folder, by seed; empty where there are none.
+
+    Where a table says which seeds belong together, the others are left out with a warning.
+    """
+    every = {seed: path for path in folder.glob("seed-*") if path.is_dir() and (seed := _seed(path)) is not None}
+    found = dict(sorted(every.items()))
+    if not (folder / SEEDS_FILE).is_file():
+        return found
+    table = _table(folder)
+    if others := [str(seed) for seed in found if seed not in table.seeds]:
+        logger.warning("%s: left out seed %s, which %s does not name", folder, first_few(others), SEEDS_FILE)
+    for seed in table.seeds:
+        if seed not in found:
+            raise DataError(f"{folder} has no seed-{seed}, which {SEEDS_FILE} names; train it again with --seeds")
+    return {seed: found[seed] for seed in sorted(table.seeds)}
+
+
+def _table(folder: Path) -> SeedTable:
+    file = folder / SEEDS_FILE
+    return validated(_SEEDS, read_json(file), str(file))
 
 
 def _seed(folder: Path) -> int | None:
@@ -140,15 +162,11 @@ def _read_seed(folder: Path, seed: int, sources: Sources) -> bool:
 
 def _read_seeds(folder: Path, sources: Sources) -> bool:
     """Read what ``--seeds`` wrote: the table of all seeds, and the folder of each."""
-    file = folder / SEEDS_FILE
-    table = validated(_SEEDS, read_json(file), str(file))
-    sources.files.append(_source_file(file, "seeds"))
+    table = _table(folder)
+    sources.files.append(_source_file(folder / SEEDS_FILE, "seeds"))
     sources.seeds.append(table.model_copy(update={"where": str(folder)}))
-    folders = seed_folders(folder)
-    for seed in table.seeds:
-        if seed not in folders:
-            raise DataError(f"{folder} has no seed-{seed}, which {SEEDS_FILE} names; train it again with --seeds")
-        _read_seed(folders[seed], seed, sources)
+    for seed, path in seed_folders(folder).items():
+        _read_seed(path, seed, sources)
     return True
 
 
