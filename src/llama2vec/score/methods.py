@@ -108,6 +108,9 @@ def compare_methods(
         ConfigError: No common seed or task.
         EvaluationError: Results that do not fit together, or that lack a metric.
     """
+    names = [method.name for method in methods]
+    if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+        raise ConfigError(f"{twice} is given twice; compare two different methods")
     seeded = [method for method in methods if method.is_seeded]
     common = set.intersection(*(set(method.seeds) for method in seeded)) if seeded else set()
     if seeded and not common:

@@ -67,6 +67,8 @@ def test_what_cannot_be_compared_is_named(first: Path, second: Path, tmp_path: P
     with pytest.raises(ConfigError, match="seed-0/adapted holds no scores; score it with `llama2vec evaluate"):
         read_method(first / "seed-0" / "adapted")
     methods = [read_method(first), read_method(second)]
+    with pytest.raises(ConfigError, match="is given twice; compare two different methods"):
+        compare_methods([methods[0], methods[0]], options=OPTIONS)
     with pytest.raises(ConfigError, match="not every folder holds scores of other; scored in all: tiny/test"):
         compare_methods(methods, task="other", options=OPTIONS)
     with pytest.raises(EvaluationError, match="adapted has no values per query of 'AP'"):
