@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,16 @@ class Page:
     def mode(self, name: str) -> WebElement:
         wait_until(lambda: name in self.texts("#modes button"))
         return next(button for button in self.all("#modes button") if button.text == name)
+
+    @contextmanager
+    def emulating(self, feature: str, value: str) -> Iterator[None]:
+        """Let the browser prefer what a media feature says."""
+        chosen = {"features": [{"name": feature, "value": value}]}
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", chosen)
+        try:
+            yield
+        finally:
+            self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
     def computed(self, selector: str, name: str) -> str:
         """Return a property of the first such element's style, as the browser computes it."""
@@ -430,17 +441,13 @@ def test_modes_and_their_comparison_share_a_line_of_a_small_phone(page: Page, se
 
 
 def test_dark_mode_is_as_readable(page: Page, serve: Serve) -> None:
-    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
-    try:
+    with page.emulating("prefers-color-scheme", "dark"):
         page.open(f"{serve().url}/?q=camelid+wool&mode=dense,hybrid")
         page.status("Hybrid: ")
         assert (
             page.browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(17, 21, 28)"
         )
         assert page.accessibility_problems() == []
-    finally:
-        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_a_mode_that_the_index_lacks_is_reported_and_not_replaced(page: Page, serve: Serve) -> None:
@@ -764,9 +771,7 @@ def test_all_places_of_a_document_can_be_shown(page: Page, serve_passages: Calla
 
 
 def test_with_forced_colors_everything_can_still_be_seen(page: Page, serve: Serve) -> None:
-    forced = {"features": [{"name": "forced-colors", "value": "active"}]}
-    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", forced)
-    try:
+    with page.emulating("forced-colors", "active"):
         page.open(f"{serve().url}/?q=camelid+wool")
         page.status("by Hybrid")
         ground = page.computed("body", "background-color")
@@ -775,8 +780,6 @@ def test_with_forced_colors_everything_can_still_be_seen(page: Page, serve: Serv
         assert page.computed(".bar-of-score i", "background-color") != ground
         assert page.computed("mark", "background-color") != ground
         assert page.computed("#form button", "border-top-style") == "solid"
-    finally:
-        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_a_page_that_opens_while_the_model_loads_says_so_and_gets_its_modes(page: Page, serve: Serve) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torchrun import as_process
 
 from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.adapt.settings import AdaptConfig
@@ -41,17 +41,9 @@ def config_for(folder: Path, *more: str) -> AdaptConfig:
 
 
 def work(rank: int, port: int, trainings: dict[str, tuple[Path, list[str]]], scratch: Path) -> None:
-    import torch
-
     from llama2vec.adapt.stage import adapt_model
-    from llama2vec.training import loop
 
-    torch.set_num_threads(1)
-    loop.draw_losses = lambda *_: None
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-    }  # fmt: skip
+    as_process(rank, 2, port)
     for name, (folder, more) in trainings.items():
         adapt_model(config_for(folder, *more), scratch / name, passages=PASSAGES)
 

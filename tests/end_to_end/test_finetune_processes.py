@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torchrun import as_process
 
 from llama2vec.config import load_config
 from llama2vec.finetune.settings import FinetuneConfig
@@ -51,14 +51,7 @@ def work(rank: int, port: int, folder: Path, examples: list[TrainingExample], sc
     """One of two processes: gradients of half a batch, then whole trainings."""
     import torch
 
-    from llama2vec.training import loop
-
-    torch.set_num_threads(1)
-    loop.draw_losses = lambda *_: None
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-    }  # fmt: skip
+    as_process(rank, 2, port)
     from llama2vec.errors import Llama2VecError
     from llama2vec.finetune.stage import finetune_model
     from llama2vec.processes import connect

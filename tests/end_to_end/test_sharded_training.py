@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from torchrun import as_process
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import load_config
@@ -68,17 +69,7 @@ def train_one(kind: str, inputs: dict[str, Any], output: Path, die_after: int, m
 
 
 def work(rank: int, processes: int, port: int, *training: Any) -> None:
-    import torch
-
-    from llama2vec.training import loop
-
-    torch.set_num_threads(1)
-    loop.draw_losses = lambda *_: None
-    if port:
-        os.environ |= {
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(processes),
-        }  # fmt: skip
+    as_process(rank, processes, port)
     train_one(*training)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from llama2vec.records import Report
 from llama2vec.score.comparison import Comparison, ComparisonOptions, compare_reports
 from llama2vec.score.report.content import check_corpora
 from llama2vec.score.report.sources import Evaluation, read_sources, seed_folders
+from llama2vec.score.runs import one_same_id_choice
 from llama2vec.terminal import first_few
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def _compared(
 ) -> list[Comparison]:
     scored = [found[task] for one in methods for found in one.seeds.values()]
     check_corpora(task, scored)
-    _check_same_id_choice(scored)
+    one_same_id_choice((one.where, one.report.settings) for one in scored)
     by_method = {one.name: [found[task].report for found in one.seeds.values()] for one in methods}
     first = next(iter(by_method.values()))[0]
     comparisons = []
@@ -153,16 +153,6 @@ def _compared(
         }
         comparisons.append(dataclasses.replace(comparison, settings={**facts, **comparison.settings}))
     return comparisons
-
-
-def _check_same_id_choice(scored: Sequence[Evaluation]) -> None:
-    """Raise an EvaluationError if a query's own passage counted in some results and not in others."""
-    settings = [(one.where, one.report.settings) for one in scored]
-    known = [(where, facts["exclude_same_id"]) for where, facts in settings if "exclude_same_id" in facts]
-    for where, choice in known[1:]:
-        if choice != known[0][1]:
-            both = f"{known[0][0]} (exclude_same_id={json.dumps(known[0][1])}) and {where} ({json.dumps(choice)})"
-            raise EvaluationError(f"{both} were scored differently; score one of them again")
 
 
 def _mean(name: str, task: str, metric: str, seeds: Sequence[Report]) -> Report:

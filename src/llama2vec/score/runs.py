@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,16 +73,22 @@ def same_id_choice(paths: Sequence[Path], otherwise: bool | None) -> bool | None
     Raises:
         EvaluationError: The runs were scored with different choices.
     """
-    settings = [(path, _settings_of(path)) for path in paths]
-    known: list[tuple[Path, bool | None]] = [
-        (path, facts["exclude_same_id"]) for path, facts in settings if "exclude_same_id" in facts
+    return one_same_id_choice([(path, _settings_of(path)) for path in paths], otherwise)
+
+
+def one_same_id_choice(
+    scored: Iterable[tuple[object, Mapping[str, Any]]], otherwise: bool | None = None
+) -> bool | None:
+    """Return the one ``exclude_same_id`` of results, each given by its place and settings; raises likewise."""
+    known: list[tuple[object, bool | None]] = [
+        (where, facts["exclude_same_id"]) for where, facts in scored if "exclude_same_id" in facts
     ]
     if not known:
         return otherwise
     (first, choice), *others = known
-    for path, other in others:
+    for where, other in others:
         if other != choice:
-            both = f"{first} (exclude_same_id={json.dumps(choice)}) and {path} ({json.dumps(other)})"
+            both = f"{first} (exclude_same_id={json.dumps(choice)}) and {where} ({json.dumps(other)})"
             raise EvaluationError(f"{both} were scored differently; score one of them again")
     return choice
 
