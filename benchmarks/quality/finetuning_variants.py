@@ -77,6 +77,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "mean of the last 3 checkpoints": ("optimizer.save_every=4", "optimizer.average_last=3"),
     "EBAE kept on, weight 0.1": ("pretext.weight=0.1",),
     "EBAE kept on, weight 0.3": ("pretext.weight=0.3",),
+    "EBAE kept on, one source a batch": ("pretext.weight=0.1", "data.homogeneous_batches=true"),
     "raw LLM": (f"model.name={SMOLLM2_NAME}", "encoder.layers=8"),
 }
 SOURCES = (
