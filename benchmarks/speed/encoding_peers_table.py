@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from benchmarks.tables import ABSENT, columns, markdown
+from benchmarks.tables import columns, markdown
 
 OURS = "ours"
 NAMES = {

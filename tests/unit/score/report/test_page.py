@@ -177,8 +177,8 @@ def test_the_overview_has_a_line_per_task_where_there_are_more_tasks_than_system
     assert "the best of each line is bold" in overview
     assert overview.count('class="best"') == 4
 
-    page = render_page(build_content(read_sources([*folders, evaluation("third", make_report("third", OLD, "one")),
-                                                   evaluation("fourth", make_report("fourth", OLD, "one"))])))  # fmt: skip
+    folders += [evaluation(name, make_report(name, OLD, "one")) for name in ("third", "fourth")]
+    page = render_page(build_content(read_sources(folders)))
     assert '<th scope="col">System</th>' in tables(page)[0]
     assert "the best of each column is bold" in tables(page)[0]
 
