@@ -214,7 +214,7 @@ def _difference(
     low, high = test.interval
     p_value = p_value_text(test.randomization_p)
     sign = "" if p_value.startswith("<") else "= "
-    return f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}], p {sign}{p_value}".replace("p <", "p < ")
+    return f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}]<br>p {sign}{p_value}".replace("p <", "p < ")
 
 
 def _with_interval(found: Mapping[str, Any] | None) -> str:
