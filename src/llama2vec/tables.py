@@ -72,8 +72,8 @@ def _drawn(cells: Sequence[Cell], *, right: bool, stacked: bool) -> list[tuple[s
 class Table:
     """Rows whose first column names them; the others hold numbers, right-aligned, or texts.
 
-    Where the columns do not fit, intervals go below their values, then texts below their row, then long names are
-    shortened; where even that is too wide, each row becomes a block with a line for each column.
+    Where the columns do not fit, intervals go below their values, then texts below their row, the last ones first, then
+    long names are shortened; where even that is too wide, each row becomes a block with a line for each column.
     """
 
     rows: Rows
@@ -92,7 +92,8 @@ class Table:
         """Return the rows below each other in the first form that fits; nothing if none does."""
         every = range(len(rows[0]))
         texts = [place for place in every if rows[0][place].text in self.texts]
-        for short, (stacked, below) in product((False, True), ((False, []), (True, []), (True, texts))):
+        forms = [(False, []), *((True, texts[kept:]) for kept in range(len(texts), -1, -1))]
+        for short, (stacked, below) in product((False, True), forms):
             kept = [([row[place] for row in rows], place not in (0, *texts)) for place in every if place not in below]
             columns = [_drawn(cells, right=right, stacked=stacked) for cells, right in kept]
             names = [row[0].text for row in rows]

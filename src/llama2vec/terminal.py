@@ -94,7 +94,7 @@ def unprotected(stream: TextIO) -> TextIO:
 
 
 # The space inside an interval, and between a number and its unit or sign.
-_JOINING = re.compile(r"(?<=\d) (?=%|[shd]\b|[KMGT]iB)|(?<=[~=<→]) (?=[-+−<\d])|(?<=\d,) (?=[-+−]?[\d.]+\])")
+_JOINING = re.compile(r"(?<=\d) (?=%|[shd]\b|.iB)|(?<=[~=<→]) (?=[-+−<\d])| (?=[=<] [-−\d])|(?<=\d,) (?=\S+\])")
 _COMMAND = re.compile("`[^`]+`")
 _NO_BREAK = "\u00a0"
 _LEAST_ROOM = 24
@@ -139,7 +139,7 @@ def folded(line: str, width: int, *, at: str = "") -> Iterator[str]:
     start = max((end for end in ends if width_of(line[:end]) <= width - _LEAST_ROOM), default=0)
     # A line without columns continues two spaces further, or it would look like two.
     hanging = " " * (width_of(line[:start]) + (0 if line[:start].strip() else 2))
-    room, part, begun = width - len(hanging), line[:start], False
+    room, part = width - len(hanging), line[:start]
     joined = _JOINING.sub(_NO_BREAK, line[start:])
     for command in _COMMAND.findall(joined):
         joined = joined.replace(command, command.replace(" ", _NO_BREAK)) if width_of(command) <= room else joined
@@ -147,10 +147,10 @@ def folded(line: str, width: int, *, at: str = "") -> Iterator[str]:
         # Chinese or Japanese text has no spaces, and may be broken between any two of its characters.
         between = "(?<=.)" if width_of(word) > len(word) else f"(?<={at})" if at else "$"
         for piece in re.split(between, word) if width_of(word.rstrip()) > room else [word]:
-            if begun and width_of(part + piece.rstrip()) > width:
-                yield part.rstrip().replace(_NO_BREAK, " ")
-                part = hanging
-            part, begun = part + piece, True
+            if width_of(part + piece.rstrip()) > width:
+                yield from [part.rstrip().replace(_NO_BREAK, " ")] if part.strip() else []
+                part = hanging[: max(0, width - width_of(piece.rstrip()))]
+            part += piece
     yield part.rstrip().replace(_NO_BREAK, " ")
 
 
