@@ -146,7 +146,7 @@ def folded(line: str, width: int, *, at: str = "") -> Iterator[str]:
     for word in re.split("(?<= )", joined):
         # Chinese or Japanese text has no spaces, and may be broken between any two of its characters.
         between = "(?<=.)" if width_of(word) > len(word) else f"(?<={at})" if at else "$"
-        for piece in re.split(between, word) if width_of(word.rstrip()) > room else [word]:
+        for piece in filter(None, re.split(between, word)) if width_of(word.rstrip()) > room else [word]:
             if width_of(part + piece.rstrip()) > width:
                 yield from [part.rstrip().replace(_NO_BREAK, " ")] if part.strip() else []
                 part = hanging[: max(0, width - width_of(piece.rstrip()))]
