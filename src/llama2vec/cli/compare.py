@@ -16,7 +16,7 @@ from llama2vec.cli.settings_options import lists_settings, options_from, refuse_
 from llama2vec.config import Settings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 if TYPE_CHECKING:
     from llama2vec.data.settings import ReadingSettings, Ties
@@ -78,7 +78,6 @@ def compare_command(
     from llama2vec.score.report.text import terminal_comparison
     from llama2vec.score.results import COMPARISON_FILE, write_comparisons
     from llama2vec.score.tasks import task_places
-    from llama2vec.terminal import table_console
 
     if shown.ties not in (None, "trec_eval", "id"):
         raise ConfigError(f"--ties {shown.ties}: choose trec_eval or id")
@@ -99,12 +98,10 @@ def compare_command(
         comparisons = _compare_runs([*map(Path, runs)], asked, ties, wanted or ["nDCG@10"], options)
     if output:
         write_comparisons(output, comparisons, overwrite=overwrite)
-    console = table_console(120)
     for comparison in comparisons:
-        console.print(terminal_comparison(comparison))
-        console.print()
+        display(*terminal_comparison(comparison), "")
     if output:
-        typer.echo(f"Wrote {output}")
+        display(f"Wrote {output}")
 
 
 class _Judged(NamedTuple):

@@ -23,7 +23,7 @@ from llama2vec.data.corpus.sources import beir_file
 from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.data.examples.reported import report_path
 from llama2vec.mine.settings import MineConfig
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -86,12 +86,12 @@ def mine_command(
     )  # fmt: skip
     report = mine_to_file(inputs, output, config.mine, overwrite=overwrite)
     if report is None:
-        typer.echo(f"{output} is already done, with the same inputs and settings; nothing to do")
+        display(f"{output} is already done, with the same inputs and settings; nothing to do")
         return
-    typer.echo(report.summary())
-    typer.echo(
+    display(
+        report.summary(),
         f"Mined {counted(report.mined, 'negative')} for {report.written:,} of "
         f"{counted(report.queries, 'query', 'queries')} to {output} "
-        f"in {report.facts['seconds']:,.0f} s; report: {report_path(output)}"
+        f"in {report.facts['seconds']:,.0f} s; report: {report_path(output)}",
     )
     print_reading(found)

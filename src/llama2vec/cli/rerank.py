@@ -14,7 +14,7 @@ from llama2vec.cli.settings_options import lists_settings, options_from
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 if TYPE_CHECKING:
     from llama2vec.data.tasks.beir import BeirTask
@@ -88,7 +88,7 @@ def rerank_command(
         scorer.warn_of_cut_texts()
     write_run(reranked, output, overwrite=overwrite)
     discard_kept(output, KEPT_SCORES)
-    typer.echo(
+    display(
         f"Reranked {counted(len(reranked.results), 'query', 'queries')} to depth {reranking.depth:,} with {model} "
         f"({scorer.kind}, {counted(scorer.scored, 'pair')}): {output}"
     )
