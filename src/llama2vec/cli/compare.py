@@ -128,7 +128,7 @@ def _compare_runs(
 
     if asked.task is None and asked.qrels is None:
         raise ConfigError("runs need judgments; give --task or --qrels FILE")
-    data = retrieval_task(asked.task, asked.data_root) if asked.task else None
+    data = retrieval_task(asked.task, asked.data_root, asked.reading) if asked.task else None
     judgments = read_qrels(asked.qrels) if asked.qrels else data.qrels if data else {}
     named = read_named_runs(paths)
     check_same_corpus(paths, data.corpus_source if data else None)

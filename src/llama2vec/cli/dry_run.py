@@ -16,6 +16,7 @@ from llama2vec.errors import ConfigError
 
 if TYPE_CHECKING:
     from llama2vec.adapt.settings import AdaptConfig
+    from llama2vec.data.settings import ReadingSettings
     from llama2vec.finetune.settings import FinetuneConfig
     from llama2vec.generate.settings import GenerateConfig
 
@@ -31,8 +32,13 @@ def memory_text(count: float) -> str:
     return f"~ {count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"~ {max(1, count / 2**20):.0f} MiB"
 
 
-def show_stage(kind: str, recipe: Mapping[str, Any], output: Path, seeds: int = 1) -> None:
-    """Print the estimated time and memory of one stage of a run, and what the estimate assumes."""
+def show_stage(
+    kind: str, recipe: Mapping[str, Any], output: Path, seeds: int = 1, labeled: ReadingSettings | None = None
+) -> None:
+    """Print the estimated time and memory of one stage of a run, and what the estimate assumes.
+
+    ``labeled`` names the fields of its labeled sources.
+    """
     from llama2vec.data.corpus.passages import read_once
     from llama2vec.pipeline.estimates import estimate_run
     from llama2vec.pipeline.plan import plan_run
@@ -42,7 +48,7 @@ def show_stage(kind: str, recipe: Mapping[str, Any], output: Path, seeds: int = 
     with read_once():
         plan = plan_run(RunConfig.model_validate(recipe), output)
         stage = next(one for one in plan.stages if one.kind == kind)
-        estimate = estimate_run(plan, [stage])
+        estimate = estimate_run(plan, [stage], labeled=labeled)
     found = estimate.stages[stage.name]
     each = f", ~ {duration(found.seconds * seeds)} for all {seeds} seeds" if seeds > 1 else ""
     took = f"~ {duration(found.seconds)}{each}, peak memory {memory_text(found.memory_bytes)}"
@@ -57,7 +63,7 @@ def show_training(
 
     count, config = len(read_seeds(seeds, changes)) if seeds else 1, read(changes)
     if isinstance(config, FinetuneConfig):
-        show_stage("finetune", finetuning_recipe(config), output, count)
+        show_stage("finetune", finetuning_recipe(config), output, count, config.reading)
     else:
         show_stage("adapt", adaptation_recipe(config), output, count)
 
@@ -77,11 +83,9 @@ def finetuning_recipe(config: FinetuneConfig) -> dict[str, Any]:
         raise ConfigError("data.sources is empty; name labeled examples in the recipe or with --data")
     given = config.model_dump(exclude_unset=True)
     own = {name: value for name, value in given.get("data", {}).items() if name not in ("sources", "split", "limit")}
-    # The fields that are named are those of a run's corpus.
-    reading = {"corpus": names[0], "reading": given["reading"]} if config.reading.names_fields else {}
     splits = zip(names, splits_of(names, data.split), strict=True)
     sources = [{"source": one, "split": split, "limit": data.limit} for one, split in splits]
-    return {**_shared(given), **reading, "pairs": {"sources": sources}, "finetune": {**given, "data": own}}
+    return {**_shared(given), "pairs": {"sources": sources}, "finetune": {**given, "data": own}}
 
 
 def generation_recipe(config: GenerateConfig, corpus: str, llm: ModelSettings) -> dict[str, Any]:

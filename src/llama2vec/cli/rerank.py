@@ -67,8 +67,11 @@ def rerank_command(
         raise ConfigError("a run needs texts; give --task, or --queries with --corpus or --index")
     if corpus is not None and index is not None:
         raise ConfigError("--corpus and --index both bring the passages; give one of them")
-    if sets and index is not None:
-        raise ConfigError(f"--set {sets[0]}: the passages of --index have been read already; drop it")
+    if sets and index is not None and not reading.names_fields:
+        raise ConfigError(
+            f"--set {sets[0]}: the passages of --index have been read already, and queries need no more than the names "
+            "of their fields; drop it"
+        )
     found = read_ranked_run(run)
     check_id(tag := reranking.name or f"{found.tag}-reranked", "name of the run", "--name")
     from llama2vec.data.tasks.beir import warn_of_empty_queries
@@ -77,7 +80,7 @@ def rerank_command(
     from llama2vec.score.reranking import rerank
 
     # Before the model, which may have to be downloaded.
-    asked, passages = _texts(retrieval_task(task, data_root) if task else None, queries, corpus, index, reading)
+    asked, passages = _texts(retrieval_task(task, data_root, reading) if task else None, queries, corpus, index, reading)
     warn_of_empty_queries((query for query in asked if query.id in found.results), queries or task or "")
     scorer = PairScorer(model, reranking.device, reranking.dtype)
     kept_in = kept_path(output, KEPT_SCORES, [scorer.fingerprint, reranking.device, reranking.dtype])

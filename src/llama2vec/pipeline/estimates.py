@@ -21,6 +21,7 @@ from llama2vec.adapt.pairs import MOST_HELD_OUT
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus.passages import corpus_fingerprint
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.finetune.settings import FinetuneConfig, ValidationSettings
 from llama2vec.finetune.train import held_cells, micro_batch_cells
 from llama2vec.integrations.pair_scorer import PairScorer
@@ -62,14 +63,14 @@ class RunEstimate(NamedTuple):
 class _Estimator:
     """Estimates stages; samples each source of texts once."""
 
-    def __init__(self, plan: RunPlan, flops: float | None) -> None:
+    def __init__(self, plan: RunPlan, flops: float | None, labeled: ReadingSettings | None) -> None:
         self.config = plan.config
         settings = self.config.model
         self.device = choose_device(settings.device)
         self.dtype = choose_dtype(settings.dtype, self.device)
         self.rates = Rates(settings, self.dtype, self.device, flops)
         self.shape = self.rates.shape
-        self.texts = Samples(self.config)
+        self.texts = Samples(self.config, labeled)
         self.notes = self.texts.notes
 
     def _writing_seconds(self) -> float:
@@ -283,13 +284,12 @@ class _Estimator:
         # Hybrid combines what BM25 and a model found.
         models = len([name for name in systems(self.config) if name not in ("bm25", "hybrid")])
         seconds = 0.0
-        for data in tasks_data(self.config.evaluate.tasks, self.config.evaluate.data_root):
+        scoring = self.config.evaluate
+        for data in tasks_data(scoring.tasks, scoring.data_root, scoring.reading):
             if data.retrieval:
                 encoded = self._is_encoded(data.fingerprints["corpus_fingerprint"])
-                reading = self._reading(
-                    self.texts.corpus(data.retrieval.corpus_source), self._encoder.passage_max_tokens
-                )
-                seconds += reading * (models - encoded)
+                texts = self.texts.corpus(data.retrieval.corpus_source, reading=scoring.reading)
+                seconds += self._reading(texts, self._encoder.passage_max_tokens) * (models - encoded)
                 asked, sides = [query.text for query in data.retrieval.queries], 1
             else:
                 asked, sides = [pair.first for pair in data.pairs], 2
@@ -316,9 +316,21 @@ def _cells(batch: Sequence[float], most: int) -> int:
     return sum(part.input_ids.numel() for part in padded_batches(sequences, most or sys.maxsize, 0))
 
 
-def estimate_run(plan: RunPlan, stages: Sequence[PlannedStage], flops: float | None = None) -> RunEstimate:
-    """Estimate stages of a run; ``flops`` = FLOP/s of matrix products on its machine, None = measured here."""
-    estimator = _Estimator(plan, flops)
+def estimate_run(
+    plan: RunPlan,
+    stages: Sequence[PlannedStage],
+    flops: float | None = None,
+    labeled: ReadingSettings | None = None,
+) -> RunEstimate:
+    """Estimate stages of a run.
+
+    Args:
+        plan: The run.
+        stages: Those of its stages that are estimated.
+        flops: FLOP/s of matrix products on its machine; None = measured here.
+        labeled: Names the fields of all labeled sources; None = as the run reads each of them.
+    """
+    estimator = _Estimator(plan, flops, labeled)
     found = {stage.name: estimator.of(stage) for stage in stages}
     shape, on = estimator.shape, f"{str(estimator.dtype).removeprefix('torch.')} on {estimator.device.type}"
     within = 1.5 if estimator.rates.are_measured else 2

@@ -271,10 +271,13 @@ class _Planner:
     def _evaluate(self) -> None:
         config = self._config
         assert config.evaluate
-        root = config.evaluate.data_root
+        root, read_as = config.evaluate.data_root, config.evaluate.reading
         tasks = {name: find_task(name) for name in config.evaluate.tasks}
         inputs = [
-            Input(task.name, name, fingerprint=digest([dict(data.fingerprints) for data in tasks_data([name], root)]))
+            Input(
+                task.name, name,
+                fingerprint=digest([dict(data.fingerprints) for data in tasks_data([name], root, read_as)]),
+            )
             for name, task in tasks.items()
         ]
         (twice, count), *_ = Counter(found.name for found in inputs).most_common(1)

@@ -339,8 +339,9 @@ def test_texts_are_read_by_the_fields_that_are_named(
 ) -> None:
     usual = compare(*runs, "--task", beir)
     assert "stone does not hum" in usual[1]
-    corpus = beir / "corpus.jsonl"
-    corpus.write_text(corpus.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
+    for name in ("corpus", "queries"):
+        rows = beir / f"{name}.jsonl"
+        rows.write_text(rows.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
     assert "name its field (reading.text_field)" in refused(*runs, "--task", beir)
     assert compare(*runs, "--task", beir, "--set", "reading.text_field=body") == usual
     assert "compare takes reading.KEY alone" in refused(*runs, "--task", beir, "--set", "flips=3")

@@ -46,6 +46,24 @@ def test_the_time_of_all_seeds_is_told(
     assert "--seeds x: " in command_line.refused(*call, "--seeds", "x")
 
 
+def test_every_labeled_source_is_read_by_the_fields_that_are_named(
+    command_line: CommandLine, llama_folder: Path, rows: Path, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        (folder / "qrels").mkdir(parents=True)
+        (folder / "corpus.jsonl").write_text('{"_id": "1", "body": "The river is wide."}\n', encoding="utf-8")
+        (folder / "queries.jsonl").write_text('{"_id": "q", "body": "which river"}\n', encoding="utf-8")
+        (folder / "qrels" / "train.tsv").write_text("q\t1\t1\n", encoding="utf-8")
+    data = [word for source in (rows, *folders) for word in ("--data", source)]
+    call = ("finetune", *data, "--model", llama_folder, "-o", tmp_path / "out", "--dry-run")
+    assert 'has no "text"' in command_line.refused(*call)
+    done = command_line(*call, "--set", "reading.text_field=body")
+    assert done.code == 0, done.err
+    for folder in folders:
+        assert f"{folder}: 1 labeled query" in done.out
+
+
 def test_what_the_training_would_refuse_is_one_line(command_line: CommandLine, llama_folder: Path) -> None:
     base = ("--model", llama_folder, "--dry-run")
     assert "data.sources is empty" in command_line.refused("finetune", *base)
