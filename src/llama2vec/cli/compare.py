@@ -103,8 +103,21 @@ def compare_command(
     for comparison in comparisons:
         console.print(terminal_comparison(comparison))
         console.print()
+    listed = shown.passages > 0 and any(pair.changed for comparison in comparisons for pair in comparison.pairs)
+    if listed and (missing := _missing_texts(any(folders), task)):
+        typer.echo(f"{missing}\n")
     if output:
         typer.echo(f"Wrote {output}")
+
+
+def _missing_texts(are_folders: bool, task: str | None) -> str:
+    """Say why no passages, or only their ids, are shown, and what to give; "" where their texts are."""
+    if are_folders:
+        return (
+            "Passages are not shown for folders, whose values may be means over seeds; to read them, compare two runs: "
+            "the .trec files in these folders, with --task"
+        )
+    return "" if task else "Passages are shown by their ids alone; to read them, name the task with --task"
 
 
 class _Judged(NamedTuple):
