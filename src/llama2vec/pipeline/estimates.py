@@ -185,8 +185,9 @@ class _Estimator:
         # The head is read at the slots, forwards and backwards in training.
         head = slots * 2 * self.shape.vocabulary * self.shape.width
         training = settings.steps * settings.accumulation * settings.batch_size * 2 * head
-        pieces = texts.total * fmean(texts.tokens) / (words * per_word)
-        self._note_few("adapt", max(pieces, texts.total), settings)
+        read = min(config.text.limit or texts.total, texts.total)
+        pieces = read * fmean(texts.tokens) / (words * per_word)
+        self._note_few("adapt", max(pieces, read), settings)
         held_out = min(MOST_HELD_OUT, round(config.text.held_out * pieces)) * _validations(settings, settings.steps)
         validation = held_out * (forward_operations(self.shape, length, length) + head)
         seconds = found.seconds + (training + validation) / self.rates.reading(length)
