@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from llama2vec.data.settings import ReadingSettings
     from llama2vec.finetune.settings import FinetuneConfig
     from llama2vec.generate.settings import GenerateConfig
+    from llama2vec.mine.inputs import MiningInputs
+    from llama2vec.mine.settings import MineSettings
+    from llama2vec.model.source import ModelSpec
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan with time and memory; write nothing.")]
 
@@ -66,6 +69,19 @@ def show_training(
         show_stage("finetune", finetuning_recipe(config), output, count, config.reading)
     else:
         show_stage("adapt", adaptation_recipe(config), output, count)
+
+
+def show_mining(
+    inputs: MiningInputs, output: Path, settings: MineSettings, model: ModelSpec | None, loading: ModelSettings
+) -> None:
+    """Print what a mining would read, take and write."""
+    from llama2vec.pipeline.mining_estimate import estimate_mining
+    from llama2vec.terminal import duration
+
+    (seconds, memory), notes = estimate_mining(inputs, output, settings, model, loading)
+    took = f"~ {duration(seconds)}" if model else "BM25 alone, whose time is not estimated"
+    head = f"Estimate for {output}: {took}, peak memory {memory_text(memory)}"
+    report("\n".join([head, *(f"- {line}" for line in notes)]))
 
 
 def adaptation_recipe(config: AdaptConfig) -> dict[str, Any]:

@@ -80,7 +80,9 @@ def rerank_command(
     from llama2vec.score.reranking import rerank
 
     # Before the model, which may have to be downloaded.
-    asked, passages = _texts(retrieval_task(task, data_root, reading) if task else None, queries, corpus, index, reading)
+    asked, passages = _texts(
+        retrieval_task(task, data_root, reading) if task else None, queries, corpus, index, reading
+    )
     warn_of_empty_queries((query for query in asked if query.id in found.results), queries or task or "")
     scorer = PairScorer(model, reranking.device, reranking.dtype)
     kept_in = kept_path(output, KEPT_SCORES, [scorer.fingerprint, reranking.device, reranking.dtype])

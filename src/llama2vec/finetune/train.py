@@ -304,9 +304,7 @@ def _read(
     if given is None:
         splits = splits_of(data.source_list, data.split)
         read: Iterable[Iterable[TrainingExample]] = (
-            limited_examples(
-                source, data.limit, split=split, reading=config.reading, first=data.limited_to == "first"
-            )
+            limited_examples(source, data.limit, split=split, reading=config.reading, first=data.limited_to == "first")
             for source, split in zip(data.source_list, splits, strict=True)
         )
     else:

@@ -34,10 +34,10 @@ from llama2vec.pipeline.systems import systems
 from llama2vec.processes import launched_processes
 from llama2vec.score.corpora import tasks_data
 from llama2vec.terminal import counted
-from llama2vec.training.memory import training_memory
+from llama2vec.training.memory import ModelShape, training_memory
 from llama2vec.training.settings import OptimizerSettings
 
-_PROCESS_BYTES = 0.6 * 2**30
+PROCESS_BYTES = 0.6 * 2**30
 """Python, torch and transformers themselves."""
 _SECONDS_A_PAIR, _SECONDS_A_BYTE_READ = 1e-4, 3e-6
 START_SECONDS = 5.0
@@ -116,7 +116,7 @@ class _Estimator:
         stage = "adapt" if isinstance(config, AdaptConfig) else "finetune"
         self.notes.append(f"{stage}: {memory}" + (f", of {processes}" if processes > 1 else ""))
         operations = steps * passes * forward_operations(self.shape, tokens, length)
-        return StageEstimate(operations / self.rates.training(length, settings), memory.total + _PROCESS_BYTES)
+        return StageEstimate(operations / self.rates.training(length, settings), memory.total + PROCESS_BYTES)
 
     def _note_few(self, stage: str, examples: float, settings: OptimizerSettings) -> None:
         """Note that a stage would refuse its data; a note and not an error, since their number is estimated."""
@@ -127,13 +127,11 @@ class _Estimator:
             )
 
     def _reading(self, texts: Lengths, most: int) -> float:
-        length = texts.mean(most, self.texts.prompt)
-        return texts.total * forward_operations(self.shape, length, length) / self.rates.reading(length)
+        return reading_seconds(texts, most, self.texts.prompt, self.rates)
 
     @property
     def _inference_bytes(self) -> float:
-        cells = cells_per_batch(self.device.type, compiled=bool(self.config.model.compile))
-        return (self.shape.parameters + cells * self.shape.inner) * self.dtype.itemsize + _PROCESS_BYTES
+        return inference_bytes(self.shape, self.device, self.dtype, compiled=bool(self.config.model.compile))
 
     def _writing_bytes(self) -> float:
         """Estimate the memory of the LLM that writes questions: its weights, and what a batch of passages takes."""
@@ -144,17 +142,14 @@ class _Estimator:
         prompt = self.texts.count([settings.prompt])[0] + settings.passage_max_tokens
         kept = (prompt + settings.question_max_tokens) * cache_width(name) + prompt * shape.inner
         self.notes.append(f"pairs: {name} writes, with {shape.parameters / 1e6:,.1f} million parameters")
-        return (shape.parameters + rows * kept) * self.dtype.itemsize + rows * shape.vocabulary * 4 + _PROCESS_BYTES
+        return (shape.parameters + rows * kept) * self.dtype.itemsize + rows * shape.vocabulary * 4 + PROCESS_BYTES
 
     def _teacher_bytes(self) -> float:
-        """Return the size of the weights of ``mine.teacher`` as they lie on the disk."""
         name = self.config.mine.teacher if self.config.mine else ""
         if not name:
             return 0.0
-        folder = Path(PairScorer(name).source.location)
-        found = [*folder.rglob("*.safetensors")] or [*folder.rglob("*.bin")]
-        size = float(sum(file.stat().st_size for file in found))
-        self.notes.append(f"mine: the teacher {name} takes {size / 2**30:,.2f} GiB, its weights as they are stored")
+        size, note = teacher_bytes(name)
+        self.notes.append(f"mine: {note}")
         return size
 
     @property
@@ -195,13 +190,13 @@ class _Estimator:
 
     def _read(self, stage: PlannedStage) -> StageEstimate:
         texts = self.texts.corpus(stage.input("corpus").where)
-        return StageEstimate(_SECONDS_A_BYTE_READ * texts.total * texts.bytes, _PROCESS_BYTES)
+        return StageEstimate(_SECONDS_A_BYTE_READ * texts.total * texts.bytes, PROCESS_BYTES)
 
     def _pairs(self, stage: PlannedStage) -> StageEstimate:
         queries, passages = self.texts.pairs
         writing = self._writing_seconds()
         seconds = _SECONDS_A_PAIR * (queries.total + passages.total) + writing
-        return StageEstimate(seconds, self._writing_bytes() if writing else _PROCESS_BYTES)
+        return StageEstimate(seconds, self._writing_bytes() if writing else PROCESS_BYTES)
 
     def _mine(self, stage: PlannedStage) -> StageEstimate:
         queries, _ = self.texts.pairs
@@ -214,7 +209,7 @@ class _Estimator:
         corpora += own
         memory = 3 * sum(texts.total * texts.bytes for texts in corpora) + self._teacher_bytes()
         if not stage.find_input("model"):
-            return StageEstimate(0.0, memory + _PROCESS_BYTES)
+            return StageEstimate(0.0, memory + PROCESS_BYTES)
         seconds = sum(self._reading(texts, self._encoder.passage_max_tokens) for texts in corpora)
         seconds += self._reading(queries, self._encoder.query_max_tokens)
         return StageEstimate(seconds, memory + self._inference_bytes)
@@ -278,7 +273,7 @@ class _Estimator:
         assert self.config.index
         texts = self.texts.corpus(self.config.encoded_corpus)
         held = 0 if self.config.index.kind == "exact" else texts.total * self.shape.width * 4
-        return StageEstimate(1.0, held + _PROCESS_BYTES)
+        return StageEstimate(1.0, held + PROCESS_BYTES)
 
     def _evaluate(self, stage: PlannedStage) -> StageEstimate:
         assert self.config.evaluate
@@ -304,6 +299,26 @@ class _Estimator:
         if encode is None or encode.vector_format != "float32" or not (self.config.adapt or self.config.finetune):
             return False
         return fingerprint == corpus_fingerprint(self.config.encoded_corpus)
+
+
+def reading_seconds(texts: Lengths, most: int, prompt: int, rates: Rates) -> float:
+    """Estimate the time of reading texts, each cut after ``most`` tokens, with a prompt of so many more."""
+    length = texts.mean(most, prompt)
+    return texts.total * forward_operations(rates.shape, length, length) / rates.reading(length)
+
+
+def inference_bytes(shape: ModelShape, device: torch.device, dtype: torch.dtype, *, compiled: bool) -> float:
+    """Estimate the memory of a process in which a model reads: its weights, and what a batch takes."""
+    cells = cells_per_batch(device.type, compiled=compiled)
+    return (shape.parameters + cells * shape.inner) * dtype.itemsize + PROCESS_BYTES
+
+
+def teacher_bytes(name: str) -> tuple[float, str]:
+    """Return the size of a teacher's weights as they lie on the disk, and a sentence that says so."""
+    folder = Path(PairScorer(name).source.location)
+    found = [*folder.rglob("*.safetensors")] or [*folder.rglob("*.bin")]
+    size = float(sum(file.stat().st_size for file in found))
+    return size, f"the teacher {name} takes {size / 2**30:,.2f} GiB, its weights as they are stored"
 
 
 def _validations(settings: OptimizerSettings, steps: int) -> int:

@@ -279,7 +279,8 @@ class _Planner:
         tasks = {name: find_task(name) for name in config.evaluate.tasks}
         inputs = [
             Input(
-                task.name, name,
+                task.name,
+                name,
                 fingerprint=digest([dict(data.fingerprints) for data in tasks_data([name], root, read_as)]),
             )
             for name, task in tasks.items()

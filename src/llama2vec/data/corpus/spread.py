@@ -47,14 +47,15 @@ def spread(
     taken = run = 0
     before: RowT | None = None
     for number, row in enumerate(rows):
-        together = run > 0 and goes_on is not None and before is not None and goes_on(before, row)
+        begins = goes_on is None or before is None or not goes_on(before, row)
         before = row
-        # Whoever was taken with the row before it comes early, and the next turn is as late as without it.
-        if taken * total // most > number and not (together and run < _LONGEST_RUN):
+        late = number - taken * total // most  # Rows that are taken together come early; the next ones wait longer
+        is_due = late >= 0 and (begins or late >= _LONGEST_RUN)  # A run begins with its document, if that is near
+        if not (is_due or (0 < run < _LONGEST_RUN and not begins)) and most - taken < total - number:
             run = 0
             continue
         yield row
-        taken, run = taken + 1, run + 1 if together else 1
+        taken, run = taken + 1, 1 if begins else run + 1
         if taken == most:
             return
 

@@ -24,7 +24,7 @@ def test_rows_that_belong_together_are_taken_in_runs_and_the_limit_is_reached(mo
     assert found == sorted(set(found))
     # The last one comes from the end of the source, but for the runs that came before their turn.
     assert found[-1] >= (most - 16) * 400 // most - 1
-    if most >= 100 and 3 <= length:
+    if most >= 100 and length >= 3:
         begins = [row for row in found if row - 1 not in found]
         assert len(begins) <= most / 2
 

@@ -166,7 +166,7 @@ def test_a_limit_of_text_takes_passages_from_all_over_the_corpus_with_what_follo
     rows = [{"_id": f"{name}-{number}", "text": f"{name} {number}"} for name in "abcdefghij" for number in range(4)]
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     found = [passage.id for passage in limited_passages(str(corpus), 12)]
-    assert found == [f"{name}-{number}" for name in "adh" for number in range(4)]
+    assert found == [f"{name}-{number}" for name in "aeh" for number in range(4)]
     assert caplog.messages == [f"{corpus}: 12 of 40 passages, spread evenly"]
     caplog.clear()
     for limit in (0, 40, 99):
@@ -185,9 +185,7 @@ def test_a_limit_takes_the_first_passages_of_a_hub_and_says_so(
     rows = [authors_row(number) for number in range(5)]
     monkeypatch.setattr("llama2vec.data.corpus.passages.open_hub_dataset", lambda where: rows)
     assert [one.id for one in limited_passages("hf:me/data", 2)] == ["0", "1"]
-    assert caplog.messages == [
-        "hf:me/data: at most its first 2 passages, because it is not counted before it is read"
-    ]
+    assert caplog.messages == ["hf:me/data: at most its first 2 passages, because it is not counted before it is read"]
 
 
 def test_a_query_that_is_too_long_loses_its_end() -> None:
