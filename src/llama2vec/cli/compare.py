@@ -75,10 +75,8 @@ def compare_command(
     """
     from llama2vec.score.comparison import ComparisonOptions, check_options
     from llama2vec.score.methods import method_folder
-    from llama2vec.score.report.text import terminal_comparison
     from llama2vec.score.results import COMPARISON_FILE, write_comparisons
     from llama2vec.score.tasks import task_places
-    from llama2vec.terminal import table_console
 
     if shown.ties not in (None, "trec_eval", "id"):
         raise ConfigError(f"--ties {shown.ties}: choose trec_eval or id")
@@ -99,19 +97,28 @@ def compare_command(
         comparisons = _compare_runs([*map(Path, runs)], asked, ties, wanted or ["nDCG@10"], options)
     if output:
         write_comparisons(output, comparisons, overwrite=overwrite)
-    console = table_console(120)
-    for comparison in comparisons:
-        console.print(terminal_comparison(comparison))
-        console.print()
-    listed = shown.passages > 0 and any(pair.changed for comparison in comparisons for pair in comparison.pairs)
-    if listed and (missing := _missing_texts(any(folders), task)):
-        typer.echo(f"{missing}\n")
+    _show(comparisons, _missing_texts(comparisons, task, are_folders=any(folders)) if shown.passages else "")
     if output:
         typer.echo(f"Wrote {output}")
 
 
-def _missing_texts(are_folders: bool, task: str | None) -> str:
-    """Say why no passages, or only their ids, are shown, and what to give; "" where their texts are."""
+def _show(comparisons: Sequence[Comparison], note: str) -> None:
+    """Print the tables of each comparison, and a line about all of them."""
+    from llama2vec.score.report.text import terminal_comparison
+    from llama2vec.terminal import table_console
+
+    console = table_console(120)
+    for comparison in comparisons:
+        console.print(terminal_comparison(comparison))
+        console.print()
+    if note:
+        typer.echo(f"{note}\n")
+
+
+def _missing_texts(comparisons: Sequence[Comparison], task: str | None, *, are_folders: bool) -> str:
+    """Say why the changed queries have no passages, or only ids, and what to give; "" where there is nothing to say."""
+    if not any(pair.changed for comparison in comparisons for pair in comparison.pairs):
+        return ""
     if are_folders:
         return (
             "Passages are not shown for folders, whose values may be means over seeds; to read them, compare two runs: "

@@ -1,4 +1,4 @@
-"""``--dry-run`` of a single stage: its time and memory, estimated as for a run of that stage alone."""
+"""``--dry-run`` of a single stage or of mining: what it reads, its time and memory."""
 
 from __future__ import annotations
 

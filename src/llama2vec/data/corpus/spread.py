@@ -63,7 +63,7 @@ def spread(
 def spread_mark(limit: int, sources: Iterable[str]) -> Mapping[str, str]:
     """Return what a plan says of the rows that a limit takes; empty where it takes the first ones, or all.
 
-    Earlier versions took the first rows everywhere: what they began must not go on with others.
+    Earlier versions took the first rows everywhere. The mark tells their unfinished work from that with other rows.
 
     >>> spread_mark(10, ["rows.jsonl", "hf:name"]), spread_mark(0, ["rows.jsonl"]), spread_mark(10, ["hf:name"])
     ({'rows': 'spread over the source'}, {}, {})
