@@ -75,7 +75,6 @@ def compare_command(
     """
     from llama2vec.score.comparison import ComparisonOptions, check_options
     from llama2vec.score.methods import method_folder
-    from llama2vec.score.report.text import terminal_comparison
     from llama2vec.score.results import COMPARISON_FILE, write_comparisons
     from llama2vec.score.tasks import task_places
 
@@ -98,10 +97,31 @@ def compare_command(
         comparisons = _compare_runs([*map(Path, runs)], asked, ties, wanted or ["nDCG@10"], options)
     if output:
         write_comparisons(output, comparisons, overwrite=overwrite)
-    for comparison in comparisons:
-        display(*terminal_comparison(comparison), "")
+    _show(comparisons, _missing_texts(comparisons, task, are_folders=any(folders)) if shown.passages else "")
     if output:
         display(f"Wrote {output}")
+
+
+def _show(comparisons: Sequence[Comparison], note: str) -> None:
+    """Print the tables of each comparison, and a line about all of them."""
+    from llama2vec.score.report.text import terminal_comparison
+
+    for comparison in comparisons:
+        display(*terminal_comparison(comparison), "")
+    if note:
+        display(note, "")
+
+
+def _missing_texts(comparisons: Sequence[Comparison], task: str | None, *, are_folders: bool) -> str:
+    """Say why the changed queries have no passages, or only ids, and what to give; "" where there is nothing to say."""
+    if not any(pair.changed for comparison in comparisons for pair in comparison.pairs):
+        return ""
+    if are_folders:
+        return (
+            "Passages are not shown for folders, whose values may be means over seeds; to read them, compare two runs: "
+            "the .trec files in these folders, with --task"
+        )
+    return "" if task else "Passages are shown by their ids alone; to read them, name the task with --task"
 
 
 class _Judged(NamedTuple):
@@ -125,7 +145,7 @@ def _compare_runs(
 
     if asked.task is None and asked.qrels is None:
         raise ConfigError("runs need judgments; give --task or --qrels FILE")
-    data = retrieval_task(asked.task, asked.data_root) if asked.task else None
+    data = retrieval_task(asked.task, asked.data_root, asked.reading) if asked.task else None
     judgments = read_qrels(asked.qrels) if asked.qrels else data.qrels if data else {}
     named = read_named_runs(paths)
     check_same_corpus(paths, data.corpus_source if data else None)

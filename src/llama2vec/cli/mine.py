@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 
+from llama2vec.cli.dry_run import DryRun, show_mining
 from llama2vec.cli.options import (
     EncoderLoading,
     check_prompts,
     load_encoder,
+    model_settings,
     model_spec,
     print_reading,
     set_option,
@@ -56,6 +58,7 @@ def mine_command(
     split: Annotated[str, typer.Option(help="Split of the examples.")] = "train",
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [mine] section.")] = None,
     sets: Annotated[list[str] | None, set_option("mine.bm25=false")] = None,
+    dry_run: DryRun = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace mined examples that have other settings.")
     ] = False,
@@ -84,6 +87,9 @@ def mine_command(
         report=found,
         teacher=PairScorer(config.mine.teacher, models.device, models.dtype) if config.mine.teacher else None,
     )  # fmt: skip
+    if dry_run:
+        show_mining(inputs, output, config.mine, spec, model_settings(models.dtype, models.device, None)[0])
+        return
     report = mine_to_file(inputs, output, config.mine, overwrite=overwrite)
     if report is None:
         display(f"{output} is already done, with the same inputs and settings; nothing to do")
