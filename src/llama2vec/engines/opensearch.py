@@ -1,4 +1,4 @@
-"""OpenSearch, through its own client. Tested against its client's requests, not against a server."""
+"""OpenSearch, through its own client; tested against its client's requests, not against a server."""
 
 from __future__ import annotations
 

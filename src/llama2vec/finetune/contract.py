@@ -1,4 +1,4 @@
-"""What fine-tuning keeps of the encoder that it starts from."""
+"""What fine-tuning keeps of the contract of the encoder that it starts from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoder: one artifact that turns queries and passages into vectors, the same way everywhere."""
+"""Encoder: one artifact that turns queries and passages into vectors, the same way everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's own tokens, in which passages and windows are measured."""
+"""A model's own tokens, in which passages and windows are measured, also without its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one training loop: what a stage optimizes, the trainer, and what is written down at each step."""
+"""The one training loop, over transformers.Trainer: what a stage optimizes, and what is written down at each step."""
 
 from __future__ import annotations
 

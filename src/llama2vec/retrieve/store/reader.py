@@ -1,4 +1,4 @@
-"""A folder of passage vectors and texts, in shards: what a reader sees (:mod:`writer` writes it).
+"""Read a store: a folder of passage vectors and texts, in shards.
 
 A store of N passages of width D, cut into shards of ``shard_size`` passages::
 

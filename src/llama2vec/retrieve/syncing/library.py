@@ -1,4 +1,4 @@
-"""An index that follows a folder: only what changed is read and encoded, and the new state appears in one step.
+"""Library, an index that follows a folder: only what changed is read and encoded, and the state changes in one step.
 
 INDEX/documents.json    what is known of every file (:mod:`inventory`)
 INDEX/store/            vectors and passages (:mod:`store`), sorted by path, then by place in the file
