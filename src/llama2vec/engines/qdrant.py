@@ -73,11 +73,8 @@ class Qdrant(Engine):
             from qdrant_client.http.exceptions import ApiException
         except ImportError:
             raise missing("qdrant-client", "qdrant") from None
-        self.place, self.errors = (
-            f"the collection {collection} at {at}",
-            (ApiException, RuntimeError, ValueError, OSError),
-        )
-        self.is_exclusive = "://" not in at
+        self.place, self.is_exclusive = f"the collection {collection} at {at}", "://" not in at
+        self.errors = (ApiException, RuntimeError, ValueError, OSError)
         self._models, self._name, self._has_words = qdrant_client.models, collection, False
         try:
             if "://" in at:
@@ -90,7 +87,7 @@ class Qdrant(Engine):
                 # One thread opens it, another one searches, and either may close it; one at a time, as SQLite demands.
                 self._client = qdrant_client.QdrantClient(path=at, force_disable_check_same_thread=True)
                 self._quick = self._client
-        except (ApiException, OSError, RuntimeError, ValueError) as error:
+        except self.errors as error:
             if self.is_exclusive and "already accessed" in str(error):
                 raise EngineError(
                     f"{at} is open in another program, and Qdrant's local mode lets in one at a time; end that one, "
