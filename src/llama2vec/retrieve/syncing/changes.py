@@ -23,7 +23,7 @@ from llama2vec.data.documents.folder import SourceFile
 from llama2vec.errors import UnreadableError
 from llama2vec.files import disk_errors
 from llama2vec.records import Passage
-from llama2vec.retrieve.store.reader import VectorStore
+from llama2vec.retrieve.store.reader import VectorStore, store_passages
 from llama2vec.retrieve.syncing.folder_source import FolderSource
 from llama2vec.retrieve.syncing.inventory import FileRecord, Inventory
 from llama2vec.retrieve.syncing.removals import StillRemoved, still_removed
@@ -138,9 +138,7 @@ class Changes:
         yield from self._stored(rows)
 
     def _stored(self, rows: range) -> Iterator[Passage]:
-        for begin in range(rows.start, rows.stop, _READ_PASSAGES):
-            assert self._store is not None
-            yield from self._store.passages(range(begin, min(begin + _READ_PASSAGES, rows.stop)))
+        return store_passages(self._store, rows) if self._store is not None else iter(())
 
     def _spooled(self, begin: int, end: int) -> Iterator[Passage]:
         place = begin
