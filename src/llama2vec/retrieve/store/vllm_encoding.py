@@ -66,9 +66,7 @@ class VllmEncoder(BatchwiseEncoder):
         self.dimension = int(load_model_config(spec.path or spec.name).get_text_config().hidden_size)
         self.dtype = self._contract.dtype if settings.dtype == "auto" else settings.dtype
         golden = load_golden(folder, self.contract_hash)
-        settings_of_contract = self._contract.encoder
-        self._most = settings_of_contract.passage_max_tokens
-        self._prompt = settings_of_contract.passage_prompt if settings_of_contract.pooling == "slots" else None
+        self._prompt, self._most = self._contract.encoder.reading("passage")
         self._llm = self._opened(folder, self._most + sum(map(len, surroundings(self._contract, "passage"))))
         self._check_golden(list(golden.texts), golden.vectors["passage"])
 
