@@ -31,7 +31,7 @@ from llama2vec.files import disk_errors, write_atomic
 from llama2vec.locks import Lock
 from llama2vec.model.lengths import warn_of_cut
 from llama2vec.records import Passage, VectorFormat
-from llama2vec.retrieve.store.number_format import KEY, StoreKind, compute_dtype, formatted
+from llama2vec.retrieve.store.number_format import FORMAT_KEY, StoreKind, compute_dtype, formatted
 from llama2vec.retrieve.store.placing import Take, shard_turns
 from llama2vec.retrieve.store.reader import (
     FORMAT,
@@ -176,7 +176,7 @@ def _plan(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _lay_down_plan(folder: Path, settings: Mapping[str, Any], total: int | None) -> None:
     if not (folder / PLAN_FILE).exists():
         if before := read_object(folder / STORE_FILE):  # Its other shards stay
-            settings = formatted(settings, (before.get("settings") or {}).get(KEY, ""))
+            settings = formatted(settings, (before.get("settings") or {}).get(FORMAT_KEY, ""))
         _write_json(folder / PLAN_FILE, {"settings": settings, "expected_passages": total})
     # A finished store of which a shard is missing is an unfinished one.
     (folder / STORE_FILE).unlink(missing_ok=True)
@@ -342,7 +342,7 @@ class _StoreWriter:
         if not (self.folder / STORE_FILE).exists():
             begun = (read_object(self.folder / PLAN_FILE) or {}).get("settings") or {}
             # Only now is it known whether a sync has encoded any text. What an earlier version began names no format.
-            settings = formatted(self.settings, compute_dtype(self.encoder) if KEY in begun else "")
+            settings = formatted(self.settings, compute_dtype(self.encoder) if FORMAT_KEY in begun else "")
             _write_json(self.folder / STORE_FILE, {"settings": settings, "passages": rows, "shards": shards})
         for pattern in STORE.leftovers:
             for leftover in self.folder.glob(pattern):
