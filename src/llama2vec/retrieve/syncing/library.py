@@ -1,4 +1,4 @@
-"""An index that follows a folder: only what changed is read and encoded, and the new state appears in one step.
+"""Library, an index that follows a folder: only what changed is read and encoded, and the state changes in one step.
 
 INDEX/documents.json    what is known of every file (:mod:`inventory`)
 INDEX/store/            vectors and passages (:mod:`store`), sorted by path, then by place in the file
@@ -32,7 +32,8 @@ from llama2vec.retrieve.store.journal import Journal, kept_journals, remove_jour
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store.reuse import KnownVectors
 from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
-from llama2vec.retrieve.syncing.changes import Changes, Counts, Source
+from llama2vec.retrieve.syncing.changes import Changes, Counts
+from llama2vec.retrieve.syncing.folder_source import FolderSource
 from llama2vec.retrieve.syncing.inventory import (
     INDEX_FOLDER,
     INVENTORY_FILE,
@@ -95,7 +96,7 @@ class Library:
 
     def sync(
         self,
-        source: Source,
+        source: FolderSource,
         encoder: PassageEncoder | None = None,
         settings: LibrarySettings | None = None,
         *,
@@ -223,7 +224,7 @@ class _Sync:
     def __init__(
         self,
         work: Work,
-        source: Source,
+        source: FolderSource,
         encoder: PassageEncoder | None,
         settings: LibrarySettings,
         model: Mapping[str, Any] | None,
