@@ -28,7 +28,7 @@ from llama2vec.retrieve.index.exact import ExactIndex, Index
 from llama2vec.retrieve.index.faiss import FaissIndex, default_search, import_faiss, write_faiss_index
 from llama2vec.retrieve.index.field_table import write_field_table
 from llama2vec.retrieve.index.filters import PassageFields
-from llama2vec.retrieve.index.lexical import Bm25Index, new_tokenizer
+from llama2vec.retrieve.index.lexical import Bm25Index, known_code, new_tokenizer
 from llama2vec.retrieve.index.tuning import kind_for, tuned
 from llama2vec.retrieve.settings import FaissSearch, IndexKind, SearchRequest
 from llama2vec.retrieve.store.reader import (
@@ -123,6 +123,7 @@ def build_index(
         MissingDependencyError: FAISS, bm25s or PyStemmer is not installed.
     """
     store, output = store if isinstance(store, VectorStore) else VectorStore.open(store), Path(output)
+    bm25 = None if bm25 is None else known_code(bm25)
     _check_request(kind, bm25, search := search or SearchRequest())
     bring_back(output)
     found, sha256 = _read_index(output), store_sha256(store)
@@ -358,7 +359,7 @@ def _write_faiss(file: Path, store: VectorStore, kind: IndexKind, asked: Mapping
 def _write_bm25(folder: Path, store: VectorStore, plan: Mapping[str, Any]) -> None:
     """Write BM25 over a store's texts, and ``part.json``."""
     folder.mkdir()
-    language = plan["settings"]["bm25"]
+    language = known_code(plan["settings"]["bm25"])
     Bm25Index.build(store_passages(store), language=language).save(folder)
     files = {file.name: _flushed(file) for file in sorted(folder.iterdir())}
     write_json(folder / _PART, _Part(store_sha256=plan["store"], language=language, files=files).model_dump())
