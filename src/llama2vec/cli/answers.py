@@ -156,7 +156,7 @@ def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
             head.append("  ").append(printable(hit.passage.title), style="bold")
         shown = printable(excerpt(hit, question))
         part = Text(shown)
-        for begin, end in evidence(shown, question):
+        for begin, end in evidence(shown, question, hit.passage.text):
             part.stylize("bold yellow", begin, end)
         others = also(hit)
         console.print(head, soft_wrap=True)

@@ -123,8 +123,7 @@ def build_index(
         MissingDependencyError: FAISS, bm25s or PyStemmer is not installed.
     """
     store, output = store if isinstance(store, VectorStore) else VectorStore.open(store), Path(output)
-    bm25 = None if bm25 is None else known_code(bm25)
-    _check_request(kind, bm25, search := search or SearchRequest())
+    bm25 = _check_request(kind, bm25, search := search or SearchRequest())
     bring_back(output)
     found, sha256 = _read_index(output), store_sha256(store)
     same_store = found is not None and found.plan.get("store") == sha256
@@ -264,8 +263,8 @@ def _wanted(there: Mapping[str, Any], kind: str | None, bm25: str | None, search
     return {**wanted, "search": asked or None}
 
 
-def _check_request(kind: str | None, language: str | None, search: SearchRequest) -> None:
-    """Refuse an impossible request before reading anything."""
+def _check_request(kind: str | None, language: str | None, search: SearchRequest) -> str | None:
+    """Refuse an impossible request before reading anything; return the language under the code that indexes have."""
     if search.recall is not None and not 0 < search.recall <= 1:
         raise ConfigError(f"--recall {search.recall}: give a share above 0 and up to 1, such as 0.98")
     if search.engine is not None and (kind or search.dims or search.recall):
@@ -274,8 +273,10 @@ def _check_request(kind: str | None, language: str | None, search: SearchRequest
         raise ConfigError(f"unknown index kind {kind!r}; choose one of {', '.join(get_args(IndexKind))}")
     if kind not in (None, "exact"):
         import_faiss()
-    if language is not None:
-        new_tokenizer(language)
+    if language is None:
+        return None
+    new_tokenizer(language)
+    return known_code(language)
 
 
 def _check_vectors(store: VectorStore, kind: str, bm25: str | None) -> None:

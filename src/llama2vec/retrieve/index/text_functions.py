@@ -1,4 +1,4 @@
-"""What filters do with texts: SQLite's own functions know upper and lower case of A to Z only; these know every letter."""
+"""What filters do with texts, in every alphabet: SQLite's own functions know upper and lower case of A to Z only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TextFunctions:
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self.fault = ""  # Of the last call that failed
+        self.fault = ""  # Why the last call failed
         connection.create_function("lower", 1, _lower, deterministic=True)
         connection.create_function("upper", 1, _upper, deterministic=True)
         connection.create_function("match", 2, _contains, deterministic=True)
