@@ -135,6 +135,12 @@ def test_a_document_is_known_in_another_unicode_form_and_as_it_is_written_first(
     assert [both.document(path) for path in (apart, composed)] == [apart, composed]
 
 
+def test_a_file_left_out_of_the_index_is_unknown_where_one_in_another_form_is_there() -> None:
+    """A service gives out what :meth:`document` returns, so that must be what the index holds."""
+    fields = PassageFields(lambda: iter([Passage("0", "t", place=Place("u\u0308.md", 0, 1))]))
+    assert fields.document("\u00fc.md") == "u\u0308.md"
+
+
 def test_a_table_of_another_version_is_made_again_in_memory(tmp_path: Path) -> None:
     write_field_table(TOWNS, tmp_path / "fields.sqlite").close()
     with closing(sqlite3.connect(tmp_path / "fields.sqlite")) as connection:
