@@ -9,7 +9,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_name("architecture.md")
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "llama2vec"
-_ENTRY = re.compile(r"^(?P<indent>(?:  )*)- `(?P<name>[\w./]+)`(?:: (?P<line>.*))?$", re.MULTILINE)
+_ENTRY = re.compile(r"^(?P<indent>(?:  )*)- `(?P<name>[\w./]+)`(?:: ?(?P<line>.*))?$", re.MULTILINE)
 
 
 def listed(page: str) -> list[str]:
