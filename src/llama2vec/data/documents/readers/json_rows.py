@@ -1,4 +1,4 @@
-"""JSON and JSON lines: an object is a document; one field begins its text, and the other scalars end it and are its fields."""
+"""JSON and JSON lines: an object is a document; one field begins its text, other scalars end it and are its fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of a table → documents: the columns with the longest texts begin the text; the others end it and are fields."""
+"""The rows of a table → documents: the longest columns begin the text, the others end it and are fields."""
 
 from __future__ import annotations
 
