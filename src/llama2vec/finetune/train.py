@@ -16,7 +16,8 @@ from torch import Tensor
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
 from llama2vec.data.corpus.steady import SteadyInputs
-from llama2vec.data.examples.labeled import read_examples, splits_of
+from llama2vec.data.examples.counting import limited_examples
+from llama2vec.data.examples.labeled import splits_of
 from llama2vec.data.examples.spool import SPOOL_FILE, Sizes
 from llama2vec.errors import ConfigError, EmptyCorpusError
 from llama2vec.finetune.batches import (
@@ -303,7 +304,7 @@ def _read(
     if given is None:
         splits = splits_of(data.source_list, data.split)
         read: Iterable[Iterable[TrainingExample]] = (
-            read_examples(source, split=split, limit=data.limit or None, reading=config.reading)
+            limited_examples(source, data.limit, split=split, reading=config.reading, first=data.limited_to == "first")
             for source, split in zip(data.source_list, splits, strict=True)
         )
     else:

@@ -27,7 +27,7 @@ from llama2vec.model.local import fetched
 from llama2vec.model.quantized import check_quantization
 from llama2vec.model.source import resolve_model
 from llama2vec.model.tokenizer import load_model_config
-from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan
+from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan, validation_fields
 from llama2vec.pipeline.record import (
     STAGE_KINDS,
     Decision,
@@ -152,10 +152,11 @@ def read_all_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     if config.finetune and "finetune" in kinds and config.finetune.validation.source:
         from llama2vec.finetune.validation import read_validation
 
-        read_validation(config.finetune.validation, (), 0)
+        read_validation(config.finetune.validation, (), 0, validation_fields(config))
     if config.evaluate and "evaluate" in kinds:
         check_scoring(config.evaluate.tasks, config.evaluate)
-        list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=config.evaluate.reading))
+        scoring = config.evaluate
+        list(tasks_data(scoring.tasks, scoring.data_root, scoring.reading, check=True))
 
 
 def _corpora(config: RunConfig, stages: list[PlannedStage]) -> Iterable[tuple[str, ReadingSettings]]:

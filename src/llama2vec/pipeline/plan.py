@@ -15,6 +15,7 @@ from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus.passages import corpus_fingerprint
 from llama2vec.data.corpus.reading import holds_documents
 from llama2vec.data.corpus.sources import beir_file
+from llama2vec.data.corpus.spread import spread_mark
 from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.data.examples.labeled import examples_fingerprint, named_fingerprint
 from llama2vec.data.settings import ReadingSettings
@@ -144,6 +145,8 @@ class _Planner:
                 one.source for one in config.pairs.sources if (own := fields_of(config, one.source)) and own.choices
             ]
             settings |= {"reading": config.reading.choices} if named else {}
+            for source, one in zip(settings["sources"], config.pairs.sources, strict=True):
+                source |= spread_mark(one.limit, [one.source])
             if config.pairs.from_corpus and config.pairs.from_corpus.limit:
                 settings["from_corpus"]["passages"] = "spread over the corpus"  # Once, they were the first ones
             self._add("pairs", settings, self._pair_inputs())
@@ -198,9 +201,10 @@ class _Planner:
         assert self._config.adapt
         reading = self._config.adapt.reading
         settings = _without(self._config.adapt.model_dump(exclude={"reading", "tracking"}), "name", "corpus")
-        settings["text"]["stop_words"] = stop_words_identity(self._config.adapt.text.stop_words)
+        text, source = self._config.adapt.text, adaptation_corpus(self._config)
+        settings["text"] |= {"stop_words": stop_words_identity(text.stop_words), **spread_mark(text.limit, [source])}
         settings |= {"reading": reading.choices} if reading.choices else {}
-        corpus = self._corpus(adaptation_corpus(self._config), reading=reading)
+        corpus = self._corpus(source, reading=reading)
         self._add("adapt", settings, [self._model, corpus])
 
     def _pair_inputs(self) -> list[Input]:
@@ -271,10 +275,14 @@ class _Planner:
     def _evaluate(self) -> None:
         config = self._config
         assert config.evaluate
-        root = config.evaluate.data_root
+        root, read_as = config.evaluate.data_root, config.evaluate.reading
         tasks = {name: find_task(name) for name in config.evaluate.tasks}
         inputs = [
-            Input(task.name, name, fingerprint=digest([dict(data.fingerprints) for data in tasks_data([name], root)]))
+            Input(
+                task.name,
+                name,
+                fingerprint=digest([dict(data.fingerprints) for data in tasks_data([name], root, read_as)]),
+            )
             for name, task in tasks.items()
         ]
         (twice, count), *_ = Counter(found.name for found in inputs).most_common(1)

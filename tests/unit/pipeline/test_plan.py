@@ -128,6 +128,23 @@ def test_a_limit_of_pairs_decides_otherwise_than_in_earlier_versions(corpus_file
     assert "passages" not in settings()
 
 
+def test_limits_of_texts_and_examples_decide_otherwise_than_in_earlier_versions(
+    corpus_file: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"query": "q", "pos": ["a"]}\n', encoding="utf-8")
+
+    def settings(*more: str) -> dict[str, Any]:
+        sources = f'pairs.sources=[{{source = "{rows}", limit = 1}}, {{source = "{rows}"}}]'
+        config = configured(f"corpus={corpus_file}", sources, "adapt={}", *more)
+        return {stage.kind: stage.settings for stage in plan_run(config, tmp_path / "run").stages}
+
+    sources = settings()["pairs"]["sources"]
+    assert [one.get("rows") for one in sources] == ["spread over the source", None]
+    assert "rows" not in settings()["adapt"]["text"]
+    assert settings("adapt.text.limit=3")["adapt"]["text"]["rows"] == "spread over the source"
+
+
 def test_labeled_sources_keep_files_and_corpora_of_their_own(beir: Path, corpus_file: Path) -> None:
     sources = f'pairs.sources=["{beir}", {{source = "a/b c.jsonl", corpus = "mine.tsv"}}, "x.jsonl"]'
     config = configured(f"corpus={corpus_file}", sources, "pairs.from_corpus=true")
