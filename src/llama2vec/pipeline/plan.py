@@ -24,6 +24,7 @@ from llama2vec.finetune.contract import check_contract
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.manifest import digest
 from llama2vec.model.source import resolve_model
+from llama2vec.pipeline.naming import settings_named_as_in_a_run
 from llama2vec.pipeline.settings import ExampleSource, RunConfig, warn_of_one_judge
 from llama2vec.pipeline.systems import check_windows, hybrid_model, raw_encoder, scored_tasks, systems
 from llama2vec.score.corpora import tasks_data
@@ -50,6 +51,7 @@ class Input:
     stage: str = ""  # The stage that makes it; "" = it comes from outside the run
     fingerprint: str = ""  # Hash of an input from outside
     earlier: str = ""  # What an earlier version called that hash, where that is another one
+    is_new: bool = False  # Records of earlier versions lack it
 
     @property
     def is_encoder(self) -> bool:
@@ -96,6 +98,11 @@ class RunPlan:
     def path(self, found: Input) -> str:
         """Return the path or name of an input."""
         return str(self.output / found.where) if found.stage else found.where
+
+    def shares_held_out(self, stage: PlannedStage) -> bool:
+        """Whether a stage fine-tunes with the held-out queries of other rounds."""
+        rounds = [one for one in self.stages if one.kind == "finetune" and one.find_input("pairs")]
+        return len(rounds) > 1 and stage in rounds
 
     def between(self, first: str = "", last: str = "") -> tuple[PlannedStage, ...]:
         """Return the stages between two names; without a number, a name means its first or last round."""
@@ -148,13 +155,15 @@ class _Planner:
                 settings["from_corpus"]["passages"] = "spread over the corpus"  # Once, they were the first ones
             self._add("pairs", settings, self._pair_inputs())
         if config.adapt:
-            self._adapt()
+            with settings_named_as_in_a_run("adapt"):
+                self._adapt()
         rounds = config.mine.rounds if config.mine else 1
         for number in range(1, rounds + 1):
             if config.mine:
                 self._mine(number)
             if config.finetune:
-                self._finetune(number)
+                with settings_named_as_in_a_run("finetune"):
+                    self._finetune(number)
         if config.encode:
             self._encode()
         if config.index:
@@ -241,6 +250,9 @@ class _Planner:
         config = self._config
         assert config.finetune
         inputs = [self._made("examples", "mine" if config.mine else "pairs"), self._model]
+        if config.mine and config.finetune.validation.held_out_share:
+            # Each round may drop other pairs, so all of them draw the held-out queries from what none has dropped.
+            inputs.insert(1, replace(self._made("pairs", "pairs"), is_new=True))
         if self._model.is_encoder and not self._model.stage:
             check_contract(config.finetune)
         validation = config.finetune.validation

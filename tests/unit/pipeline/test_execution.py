@@ -32,8 +32,8 @@ from llama2vec.generate.writer import QuestionWriter
 from llama2vec.mine import mining
 from llama2vec.model.encoder import Encoder
 from llama2vec.pipeline import record, stages
-from llama2vec.pipeline.execution import _refuse_replacing, _settings_named_as_in_a_run, execute, read_all_inputs
-from llama2vec.pipeline.plan import PlannedStage, RunPlan, plan_run
+from llama2vec.pipeline.execution import _refuse_replacing, execute, read_all_inputs
+from llama2vec.pipeline.plan import RunPlan, plan_run
 from llama2vec.pipeline.record import Decision, RunRecord
 from llama2vec.pipeline.settings import RunConfig
 
@@ -508,14 +508,6 @@ def test_an_error_of_a_training_names_the_setting_as_the_run_knows_it(
     plan = planned(llama_folder, corpus_file, tmp_path / "run", "adapt.optimizer.batch_size=5000")
     with pytest.raises(TrainingError, match=r"give more of them or lower adapt\.optimizer\.batch_size$"):
         execute(plan)
-
-
-def test_only_settings_of_a_training_get_its_name() -> None:
-    stage = PlannedStage("finetune", "finetune", "finetuned", {}, ())
-    said = "data.jsonl and my/data.sources: set data.sources, or finetune.optimizer.steps, model.dtype"
-    with pytest.raises(TrainingError) as raised, _settings_named_as_in_a_run(stage):
-        raise TrainingError(said)
-    assert str(raised.value) == said.replace("set data.sources", "set finetune.data.sources")
 
 
 def test_a_run_whose_documents_changed_says_how_its_index_can_follow_them(llama_folder: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_each_stage_reads_what_the_one_before_it_makes(everything: list[str], tm
     made = {stage.name: {found.name: found.stage for found in stage.inputs if found.stage} for stage in plan.stages}
     assert made == {
         "adapt": {}, "pairs": {}, "mine": {"pairs": "pairs", "model": "adapt"},
-        "finetune": {"examples": "mine", "model": "adapt"}, "encode": {"model": "finetune"},
+        "finetune": {"examples": "mine", "pairs": "pairs", "model": "adapt"}, "encode": {"model": "finetune"},
         "index": {"store": "encode"}, "evaluate": {"adapted": "adapt", "finetuned": "finetune"},
     }  # fmt: skip
     assert not (tmp_path / "run").exists()
@@ -71,6 +71,16 @@ def test_a_further_round_mines_and_trains_with_the_newest_encoder(everything: li
 def test_more_rounds_leave_the_first_one_as_it_was(everything: list[str], tmp_path: Path) -> None:
     one, two = (plan_run(configured(*everything, f"mine.rounds={count}"), tmp_path) for count in (1, 2))
     assert [stage for stage in one.stages if stage.kind in ("mine", "finetune")] == list(two.stages[2:4])
+
+
+def test_only_rounds_that_draw_from_the_pairs_share_what_they_hold_out(everything: list[str], tmp_path: Path) -> None:
+    for more, shared in (
+        (["mine.rounds=2"], ["finetune", "finetune-2"]),
+        ([], []),
+        (["mine.rounds=2", "finetune.validation.share=0"], []),
+    ):
+        plan = plan_run(configured(*everything, *more), tmp_path)
+        assert [stage.name for stage in plan.stages if plan.shares_held_out(stage)] == shared
 
 
 def test_a_raw_model_does_not_mine(everything: list[str], tmp_path: Path) -> None:
