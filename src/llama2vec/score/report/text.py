@@ -122,6 +122,15 @@ def figure_name(name: str) -> str:
     return _FIGURES.get(base, base.replace("_", " ")) + (", held out" if base != name else "")
 
 
+def sentence_start(name: str) -> str:
+    """Return a name with a capital, unless it has capitals of its own.
+
+    >>> sentence_start("gradient norm"), sentence_start("nDCG@10, held out")
+    ('Gradient norm', 'nDCG@10, held out')
+    """
+    return f"{name[0].upper()}{name[1:]}" if name.partition(" ")[0].islower() else name
+
+
 def figure_names(trainings: Sequence[Training]) -> list[str]:
     """Return the figures that are drawn, losses first, and training before held-out text."""
     names = {name for training in trainings for line in training.log for name in line}
