@@ -88,7 +88,7 @@ def _plan(
     contract: tuple[PromptSettings, EncoderSettings],
     examples: Sequence[TrainingExample] | None,
     steady: SteadyInputs,
-    drawn_from: Sequence[str],
+    drawn_from: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what decides the result: settings and input."""
     if examples is not None:

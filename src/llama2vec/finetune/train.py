@@ -311,7 +311,7 @@ def _load_backbone(settings: ModelSettings) -> Backbone:
 
 
 def _read(
-    config: FinetuneConfig, work: StageWork, given: Sequence[TrainingExample] | None, drawn_from: Sequence[str]
+    config: FinetuneConfig, work: StageWork, given: Sequence[TrainingExample] | None, drawn_from: Sequence[str] = ()
 ) -> tuple[DrawnExamples, ValidationTask | None]:
     """Read the examples, hold some out, and make the search task of them."""
     seed, data, validation = config.optimizer.seed, config.data, config.validation

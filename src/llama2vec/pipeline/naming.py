@@ -60,7 +60,7 @@ def _renamings(stage: str) -> tuple[Renaming, ...]:
         )
     limits = _before(_LIMITS, "encoder.")
     if stage == "evaluate":
-        # These are words of the language, unless a value follows.
+        # A name alone may be a plain word; before a value, it is the setting.
         return limits, _before([f"{name}=" for name in EvaluateSettings.model_fields], "evaluate.", end="")
     return (limits,) if stage == "mine" else ()
 
@@ -71,7 +71,7 @@ def _before(names: Iterable[str], prefix: str, *, end: str = r"\b") -> Renaming:
 
 
 def _compound(settings: type[Settings]) -> list[str]:
-    """Return the names that are no words of the language."""
+    """Return the names of several words, which stand for themselves in a message."""
     return [name for name in settings.model_fields if "_" in name]
 
 
