@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llama2vec.errors import ConfigError
-from llama2vec.terminal import counted, printable, unprotected
+from llama2vec.terminal import counted, display, printable, unprotected
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.search.fusion import Mode
@@ -28,22 +28,11 @@ if TYPE_CHECKING:
 _INDENT, _WIDEST, _MOST_MORE = 5, 100, 5
 _LINE_OPTIONS = {
     "+{line} {file}": (
-        "vi",
-        "vim",
-        "nvim",
-        "gvim",
-        "view",
-        "nano",
-        "emacs",
-        "emacsclient",
-        "micro",
-        "kak",
-        "joe",
-        "gedit",
+        "vi", "vim", "nvim", "gvim", "view", "nano", "emacs", "emacsclient", "micro", "kak", "joe", "gedit",
     ),
     "--goto {file}:{line}": ("code", "codium", "cursor"),
     "{file}:{line}": ("subl", "hx", "helix", "zed"),
-}
+}  # fmt: skip
 """How editors open a file at a line; others get the file alone."""
 
 
@@ -68,7 +57,7 @@ class Answers:
         elif hits:
             show(hits, question, folder)
         else:
-            typer.echo(f"Nothing found: {self.why_nothing('the question')}.")
+            display(f"Nothing found: {self.why_nothing('the question')}.")
         if opens:
             open_best(hits, question, folder)
 
@@ -215,7 +204,7 @@ def open_best(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
     if finished.returncode:
         raise ConfigError(f"--open: {command[0]} ended with status {finished.returncode} on {file}")
     if passage.place.page is not None:
-        typer.echo(f"Opened {file}; the passage is on page {passage.place.page}.")
+        display(f"Opened {file}; the passage is on page {passage.place.page}.")
 
 
 def _opener(file: str, line: int | None) -> list[str] | None:

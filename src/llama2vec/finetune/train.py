@@ -16,6 +16,7 @@ from torch import Tensor
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
 from llama2vec.data.corpus.steady import SteadyInputs
+from llama2vec.data.examples.counting import limited_examples
 from llama2vec.data.examples.labeled import read_examples, splits_of
 from llama2vec.data.examples.spool import SPOOL_FILE, Sizes
 from llama2vec.errors import ConfigError, EmptyCorpusError
@@ -319,14 +320,15 @@ def _read(
     if given is None:
         splits = splits_of(data.source_list, data.split)
         read: Iterable[Iterable[TrainingExample]] = (
-            read_examples(source, split=split, limit=data.limit or None, reading=config.reading)
+            limited_examples(source, data.limit, split=split, reading=config.reading, first=data.limited_to == "first")
             for source, split in zip(data.source_list, splits, strict=True)
         )
     else:
         read = [given]
     numbered = ((example, number) for number, found in enumerate(read) for example in found)
     checked = counting_cuts(checked_examples(numbered, config.contrastive), config)
-    share, queries = validation.held_out_share, None
+    share = validation.held_out_share
+    queries: frozenset[int] | None = None
     if drawn_from and share:
         whole = ((one, number) for number, source in enumerate(drawn_from) for one in read_examples(source))
         queries = on_first_process(lambda: held_out_queries(whole, share, validation.max_queries, held_out_seed))

@@ -24,7 +24,7 @@ from llama2vec.model.quantized import check_quantization
 from llama2vec.model.source import resolve_model
 from llama2vec.model.tokenizer import load_model_config
 from llama2vec.pipeline.naming import settings_named_as_in_a_run
-from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan
+from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan, validation_fields
 from llama2vec.pipeline.record import (
     STAGE_KINDS,
     Decision,
@@ -34,6 +34,7 @@ from llama2vec.pipeline.record import (
     decide_all,
     output_fingerprint,
     reusable_folders,
+    shares_held_out,
 )
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.systems import systems
@@ -149,10 +150,11 @@ def read_all_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     if config.finetune and "finetune" in kinds and config.finetune.validation.source:
         from llama2vec.finetune.validation import read_validation
 
-        read_validation(config.finetune.validation, (), 0)
+        read_validation(config.finetune.validation, (), 0, validation_fields(config))
     if config.evaluate and "evaluate" in kinds:
         check_scoring(config.evaluate.tasks, config.evaluate)
-        list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=config.evaluate.reading))
+        scoring = config.evaluate
+        list(tasks_data(scoring.tasks, scoring.data_root, scoring.reading, check=True))
 
 
 def _corpora(config: RunConfig, stages: list[PlannedStage]) -> Iterable[tuple[str, ReadingSettings]]:
@@ -228,8 +230,8 @@ def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
     record, folder = RunRecord.open(plan.output), plan.folder(stage)
     made = {name: entry.get("output") for name, entry in record.stages.items()}
     inputs = stage.input_fingerprints(made)
-    shares = plan.shares_held_out(stage)
-    decision = decide(stage, record.stages.get(stage.name), inputs, folder, shares_held_out=shares)
+    shares = shares_held_out(plan, stage)
+    decision = decide(stage, record.stages.get(stage.name), inputs, folder, shares_draw=shares)
     if decision.action == "skip":
         return decision
     plan.inputs.check([found.where for found in stage.inputs if not found.stage])

@@ -15,6 +15,7 @@ from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus.passages import corpus_fingerprint
 from llama2vec.data.corpus.reading import holds_documents
 from llama2vec.data.corpus.sources import beir_file
+from llama2vec.data.corpus.spread import spread_mark
 from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.data.examples.labeled import examples_fingerprint, named_fingerprint
 from llama2vec.data.settings import ReadingSettings
@@ -99,11 +100,6 @@ class RunPlan:
         """Return the path or name of an input."""
         return str(self.output / found.where) if found.stage else found.where
 
-    def shares_held_out(self, stage: PlannedStage) -> bool:
-        """Whether a stage fine-tunes with the held-out queries of other rounds."""
-        rounds = [one for one in self.stages if one.kind == "finetune" and one.find_input("pairs")]
-        return len(rounds) > 1 and stage in rounds
-
     def between(self, first: str = "", last: str = "") -> tuple[PlannedStage, ...]:
         """Return the stages between two names; without a number, a name means its first or last round."""
         names = [stage.name for stage in self.stages]
@@ -151,14 +147,15 @@ class _Planner:
                 one.source for one in config.pairs.sources if (own := fields_of(config, one.source)) and own.choices
             ]
             settings |= {"reading": config.reading.choices} if named else {}
+            for source, one in zip(settings["sources"], config.pairs.sources, strict=True):
+                source |= spread_mark(one.limit, [one.source])
             if config.pairs.from_corpus and config.pairs.from_corpus.limit:
                 settings["from_corpus"]["passages"] = "spread over the corpus"  # Once, they were the first ones
             self._add("pairs", settings, self._pair_inputs())
         if config.adapt:
             with settings_named_as_in_a_run("adapt"):
                 self._adapt()
-        rounds = config.mine.rounds if config.mine else 1
-        for number in range(1, rounds + 1):
+        for number in range(1, (config.mine.rounds if config.mine else 1) + 1):
             if config.mine:
                 self._mine(number)
             if config.finetune:
@@ -173,9 +170,8 @@ class _Planner:
         return self._stages
 
     def _add(self, kind: str, settings: Mapping[str, Any], inputs: list[Input], number: int = 1) -> None:
-        suffix = f"-{number}" if number > 1 else ""
-        stage = PlannedStage(f"{kind}{suffix}", kind, f"{STAGE_FOLDERS[kind]}{suffix}", settings, tuple(inputs))
-        self._stages.append(stage)
+        suffix, read = f"-{number}" if number > 1 else "", tuple(inputs)
+        self._stages.append(PlannedStage(f"{kind}{suffix}", kind, f"{STAGE_FOLDERS[kind]}{suffix}", settings, read))
         if kind in ("adapt", "finetune"):
             self._model = self._made("model", kind)
 
@@ -207,9 +203,10 @@ class _Planner:
         assert self._config.adapt
         reading = self._config.adapt.reading
         settings = _without(self._config.adapt.model_dump(exclude={"reading", "tracking"}), "name", "corpus")
-        settings["text"]["stop_words"] = stop_words_identity(self._config.adapt.text.stop_words)
+        text, source = self._config.adapt.text, adaptation_corpus(self._config)
+        settings["text"] |= {"stop_words": stop_words_identity(text.stop_words), **spread_mark(text.limit, [source])}
         settings |= {"reading": reading.choices} if reading.choices else {}
-        corpus = self._corpus(adaptation_corpus(self._config), reading=reading)
+        corpus = self._corpus(source, reading=reading)
         self._add("adapt", settings, [self._model, corpus])
 
     def _pair_inputs(self) -> list[Input]:
@@ -283,10 +280,14 @@ class _Planner:
     def _evaluate(self) -> None:
         config = self._config
         assert config.evaluate
-        root = config.evaluate.data_root
+        root, read_as = config.evaluate.data_root, config.evaluate.reading
         tasks = {name: find_task(name) for name in config.evaluate.tasks}
         inputs = [
-            Input(task.name, name, fingerprint=digest([dict(data.fingerprints) for data in tasks_data([name], root)]))
+            Input(
+                task.name,
+                name,
+                fingerprint=digest([dict(data.fingerprints) for data in tasks_data([name], root, read_as)]),
+            )
             for name, task in tasks.items()
         ]
         (twice, count), *_ = Counter(found.name for found in inputs).most_common(1)

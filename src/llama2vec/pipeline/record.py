@@ -224,11 +224,12 @@ def decide(
     inputs: Mapping[str, str | None],
     folder: Path,
     *,
-    shares_held_out: bool = False,
+    shares_draw: bool = False,
 ) -> Decision:
     """Decide about one stage from its entry in ``run.json`` and its inputs' fingerprints (None = still to be made).
 
-    ``shares_held_out`` as in :class:`RunPlan`: what an earlier version has trained then counts as made otherwise.
+    ``shares_draw`` is what :func:`shares_held_out` says; what an earlier version has trained then counts as made
+    otherwise.
 
     Raises:
         OutputExistsError: The folder exists and does not come from this run.
@@ -250,7 +251,7 @@ def decide(
     pending = [found.stage for found in stage.inputs if found.stage and inputs[found.name] is None]
     if pending:
         return Decision("follow", f"reads what {pending[-1]} makes")
-    if shares_held_out and entry["state"] != "running" and _is_outdated(stage, folder):
+    if shares_draw and entry["state"] != "running" and _is_outdated(stage, folder):
         return Decision("replace", _HELD_OUT_OTHERS, replaces=True)
     if entry["state"] == "running":
         begun = new_path(folder) if entry.get("replaces") else folder
@@ -268,6 +269,12 @@ def _is_outdated(stage: PlannedStage, folder: Path) -> bool:
     return found is not None and found.is_outdated
 
 
+def shares_held_out(plan: RunPlan, stage: PlannedStage) -> bool:
+    """Whether a stage fine-tunes with the held-out queries of other rounds."""
+    rounds = [one for one in plan.stages if one.kind == "finetune" and one.find_input("pairs")]
+    return len(rounds) > 1 and stage in rounds
+
+
 def _came_nowhere(stage: PlannedStage, folder: Path) -> bool:
     """Whether a folder holds a start of this stage that left nothing to resume; the stage alone would replace it."""
     found = _RESUMABLE[stage.kind].read(folder) if stage.kind in _RESUMABLE else None
@@ -282,8 +289,8 @@ def decide_all(plan: RunPlan, record: RunRecord, selected: Iterable[PlannedStage
     for stage in plan.stages:
         if stage in selected:
             entry = record.stages.get(stage.name)
-            shares = plan.shares_held_out(stage)
-            decision = decide(stage, entry, stage.input_fingerprints(made), plan.folder(stage), shares_held_out=shares)
+            inputs, shares = stage.input_fingerprints(made), shares_held_out(plan, stage)
+            decision = decide(stage, entry, inputs, plan.folder(stage), shares_draw=shares)
             decisions[stage.name] = decision
             made[stage.name] = entry["output"] if entry and decision.action == "skip" else None
         elif plan.stages.index(stage) < plan.stages.index(selected[0]):
@@ -304,7 +311,7 @@ def _finished_output(plan: RunPlan, record: RunRecord, stage: PlannedStage, sele
             f"run from {stage.name} on (--from {stage.name})"
         )
     trains = any(one.kind == "finetune" for one in selected)
-    if trains and plan.shares_held_out(stage) and _is_outdated(stage, plan.folder(stage)):
+    if trains and shares_held_out(plan, stage) and _is_outdated(stage, plan.folder(stage)):
         raise OutputExistsError(
             f"{plan.folder(stage)}: {_HELD_OUT_OTHERS}; redo the rounds (--from {stage.name} --overwrite)"
         )

@@ -71,7 +71,7 @@ class ExampleSource(Settings):
 
     source: Annotated[str, Field(min_length=1)]  # BEIR folder, JSONL file, MS MARCO triples, ``hf:dataset`` …
     split: str = "train"  # Split of a folder or hub dataset
-    limit: Annotated[int, Field(ge=0)] = 0  # Read at most this many examples; 0 = all
+    limit: Annotated[int, Field(ge=0)] = 0  # Most examples, spread evenly (of ``hf:`` the first ones); 0 = all
     corpus: str = ""
 
     @model_validator(mode="before")

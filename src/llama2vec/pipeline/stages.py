@@ -16,11 +16,13 @@ from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus.passages import count_passages, read_passages
 from llama2vec.data.corpus.reading import documents_folder
 from llama2vec.data.corpus.rows import write_passages
+from llama2vec.data.corpus.spread import is_spread
 from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.data.documents.folder import ReadingReport
-from llama2vec.data.examples.labeled import read_examples, write_examples
+from llama2vec.data.examples.counting import limited_examples
+from llama2vec.data.examples.labeled import write_examples
 from llama2vec.data.examples.reported import is_reported, report_path
-from llama2vec.data.examples.unlabeled import is_spread, pairs_from_corpus
+from llama2vec.data.examples.unlabeled import pairs_from_corpus
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
@@ -111,7 +113,7 @@ def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             continue
         if source:
             fields = fields_of(plan.config, source.source)
-            rows = read_examples(source.source, split=source.split, limit=source.limit or None, reading=fields)
+            rows = limited_examples(source.source, source.limit, split=source.split, reading=fields)
             found, where = plan.inputs.read(rows, [source.source]), source.source
         else:
             found, where = _own_pairs(plan, plan.path(stage.input("corpus")))

@@ -34,6 +34,7 @@ from llama2vec.generate.writer import QuestionWriter
 from llama2vec.mine import mining
 from llama2vec.model.encoder import Encoder
 from llama2vec.pipeline import record, stages
+from llama2vec.pipeline.estimates import estimate_run
 from llama2vec.pipeline.execution import _refuse_replacing, execute, read_all_inputs
 from llama2vec.pipeline.plan import RunPlan, plan_run
 from llama2vec.pipeline.record import Decision, RunRecord
@@ -134,23 +135,38 @@ def beir_folder(folder: Path, judged: str = "1") -> Path:
     return folder
 
 
+def with_bodies(folder: Path) -> Path:
+    """Name the texts of a BEIR folder ``body``."""
+    for rows in folder.glob("*.jsonl"):
+        rows.write_text(rows.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
+    return folder
+
+
 def test_a_task_in_a_folder_called_corpus_is_no_corpus_of_the_run(llama_folder: Path, tmp_path: Path) -> None:
     task = beir_folder(tmp_path / "corpus")
     plan = planned(llama_folder, task, tmp_path / "run", f'evaluate.tasks=["{task}:dev"]')
     read_all_inputs(plan, list(plan.stages))
 
 
-def test_the_corpus_of_a_task_is_checked_with_the_fields_that_the_evaluation_names(
+def test_a_task_is_checked_and_estimated_with_the_fields_that_the_evaluation_names(
     llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:
-    task = beir_folder(tmp_path / "task")
-    (task / "corpus.jsonl").write_text('{"_id": "1", "body": "The river is wide."}\n', encoding="utf-8")
+    task = with_bodies(beir_folder(tmp_path / "task"))
     own = [f'evaluate.tasks=["{task}:dev"]', "encode=true"]
     plan = planned(llama_folder, corpus_file, tmp_path / "run", *own, "evaluate.reading.text_field=body")
     read_all_inputs(plan, list(plan.stages))
-    faulty = planned(llama_folder, corpus_file, tmp_path / "run", *own)
+    assert f"{task}: 1 passage, " in "\n".join(estimate_run(plan, plan.stages, 1e11).assumptions)
     with pytest.raises(CorpusFormatError, match='has no "text"'):
-        read_all_inputs(faulty, list(faulty.stages))
+        planned(llama_folder, corpus_file, tmp_path / "run", *own)
+
+
+def test_the_validation_data_is_checked_with_the_fields_that_fine_tuning_names(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    folder = with_bodies(beir_folder(tmp_path / "dev"))
+    own = [f"finetune.validation.source={folder}", "finetune.validation.split=dev", "pairs.from_corpus=true"]
+    plan = planned(llama_folder, corpus_file, tmp_path / "run", *own, "finetune.reading.text_field=body")
+    read_all_inputs(plan, list(plan.stages))
 
 
 def test_faults_in_the_validation_data_show_before_the_first_stage(

@@ -307,7 +307,7 @@ def test_rounds_do_not_mix_with_one_whose_held_out_queries_an_earlier_version_dr
     for version, action in ((5, "replace"), (6, "skip")):
         plan = {"settings": {}, "format": version}
         write_json(folder / "finetune.json", {**plan, "hash": digest(plan)})
-        found = decide(stage, entry, {"pairs": "1"}, folder, shares_held_out=True)
+        found = decide(stage, entry, {"pairs": "1"}, folder, shares_draw=True)
         assert found.action == action
         assert ("held out other queries" in found.why) == (action == "replace")
         # Alone, a round stays as it is, also where its record does not name the pairs.

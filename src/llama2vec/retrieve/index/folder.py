@@ -303,7 +303,9 @@ def _read_index(folder: Path) -> Found | None:
     is_whole = is_whole and all(file.is_file() and file.stat().st_size == size for file, size in sizes.items())
     asked = manifest.search.model_dump(include={"dims", "recall"}, exclude_none=True) if manifest.search else {}
     asked |= {"engine": asdict(manifest.engine)} if manifest.engine else {}
-    settings = {"kind": manifest.kind, "bm25": part.language if part else None, "search": asked or None}
+    # Words that are counted otherwise cannot be searched: to whoever asks for BM25, it is missing.
+    language = part.language if part and Bm25Index.is_current(folder / _BM25) else None
+    settings = {"kind": manifest.kind, "bm25": language, "search": asked or None}
     return Found({"settings": settings, "store": manifest.store.sha256}, is_whole, worth_keeping=is_whole)
 
 

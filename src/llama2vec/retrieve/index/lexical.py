@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from llama2vec.artifact import read_object
 from llama2vec.data.text.words import SIGNS, bare, is_paired, is_plain, letters_of, word_runs
 from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError, StoreError
 from llama2vec.files import write_json
@@ -143,6 +144,12 @@ class Bm25Index:
                 f"the BM25 index {folder} is over {counted(passages, 'passage')}, not {len(ids):,}; build it again"
             )
         return cls(ids, tokenizer, scorer, mean_words, facts["language"], check)
+
+    @staticmethod
+    def is_current(folder: Path) -> bool:
+        """Tell whether :meth:`save` wrote into a folder with the words that this version counts."""
+        facts = read_object(folder / _FACTS_FILE)
+        return facts is not None and facts.get("words") == _WORDS
 
     def search(self, queries: Iterable[Query], depth: int = 100, tag: str = "bm25") -> Run:
         """Return the passages that share words with each query."""

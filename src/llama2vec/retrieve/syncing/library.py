@@ -25,7 +25,8 @@ from llama2vec.files import check_inputs, remove
 from llama2vec.manifest import digest
 from llama2vec.model.source import cache_folder
 from llama2vec.records import Passage, VectorFormat
-from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.index.folder import BM25_PART, build_index
+from llama2vec.retrieve.index.lexical import Bm25Index
 from llama2vec.retrieve.settings import LibrarySettings
 from llama2vec.retrieve.store.journal import Journal, kept_journals, remove_journals
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore, store_passages
@@ -246,6 +247,7 @@ class _Sync:
             self._check(changes, after)
             _warn_of_removed(changes.counts)
             is_new = changes.differs or old is None or _made_by(old) != _made_by(after)
+            is_new = is_new or not Bm25Index.is_current((target / INDEX_FOLDER / BM25_PART).parent)
             encoded = self._replace(changes, after, store) if is_new else 0
             if not is_new:
                 self._sweep(target)
