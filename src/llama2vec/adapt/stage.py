@@ -1,4 +1,4 @@
-"""``llama2vec adapt``: text in, encoder out; mistakes in a call show before torch is imported."""
+"""adapt_model, text in and encoder out: mistakes in a call show before torch is imported."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Answers:
         elif hits:
             show(hits, question, folder)
         else:
-            display(f"Nothing found: {self.why_nothing('the question')}.")
+            display(f"Nothing found: {self.why_nothing('the question', [question])}.")
         if opens:
             open_best(hits, question, folder)
 
@@ -68,10 +68,12 @@ class Answers:
         hits = self.retriever.hits(question, self.mode_now(), 1, where=self.where, group=self.group)
         open_best(hits, question, corpus_folder(self.retriever.store))
 
-    def why_nothing(self, asked: str) -> str:
-        """Say why a search found nothing; ``asked`` = what was searched for."""
+    def why_nothing(self, asked: str, questions: Sequence[str]) -> str:
+        """Say why a search for some questions found nothing; ``asked`` = what an answer calls them."""
         if self.where is not None and not len(self.retriever.fields.rows(self.where)):
             return "no passage matches the filter"
+        if not self.retriever.on_present(lambda opened: opened.bm25 is None or any(map(opened.bm25.reads, questions))):
+            return f"BM25 finds no word to compare in {asked}: single letters and stop words do not count"
         among = " that matches the filter" if self.where is not None else ""
         return f"no passage{among} shares a word with {asked}"
 
@@ -143,7 +145,7 @@ def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
             head.append("  ").append(printable(hit.passage.title), style="bold")
         shown = printable(excerpt(hit, question))
         part = Text(shown)
-        for begin, end in evidence(shown, question):
+        for begin, end in evidence(shown, question, hit.passage.text):
             part.stylize("bold yellow", begin, end)
         others = also(hit)
         console.print(head, soft_wrap=True)

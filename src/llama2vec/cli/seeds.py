@@ -14,7 +14,7 @@ from llama2vec.artifact import read_object
 from llama2vec.cli.options import as_overrides, report
 from llama2vec.errors import ConfigError, OutputExistsError
 from llama2vec.files import FileKind, check_new, write_output
-from llama2vec.manifest import MANIFEST_FILE, RUN_RECORD
+from llama2vec.manifest import MANIFEST_FILE, RUN_RECORD, SEEDS_FILE
 from llama2vec.tables import Table
 from llama2vec.terminal import counted, display, is_first_process
 
@@ -26,7 +26,6 @@ Seeds = Annotated[
     ),
 ]
 ConfigT = TypeVar("ConfigT")
-SEEDS_FILE = "seeds.json"
 _KIND = FileKind("a table of seeds", rb'\{\s*"format": "llama2vec-seeds"')
 _MOST = 2**32
 

@@ -1,4 +1,4 @@
-"""``llama2vec finetune``: labeled examples in, encoder out; mistakes in a call show before torch is imported."""
+"""finetune_model, labeled examples in and encoder out: mistakes in a call show before torch is imported."""
 
 from __future__ import annotations
 

@@ -51,14 +51,7 @@ from llama2vec.model.local import fetched, layer_count
 from llama2vec.model.pooling import last_hidden_states, pool
 from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.model.source import resolve_model
-from llama2vec.processes import (
-    average_gradients,
-    gather_rows,
-    on_first_process,
-    process_count,
-    process_rank,
-    sum_everywhere,
-)
+from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import Side, TrainingExample
 from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, train
@@ -331,7 +324,7 @@ def _read(
     queries: frozenset[int] | None = None
     if drawn_from and share:
         whole = ((one, number) for number, source in enumerate(drawn_from) for one in read_examples(source))
-        queries = on_first_process(lambda: held_out_queries(whole, share, validation.max_queries, held_out_seed))
+        queries = held_out_queries(whole, share, validation.max_queries, held_out_seed)
     if data.streaming:
         path = work.begin() / SPOOL_FILE
         spool, held_out = spooled_examples(

@@ -23,6 +23,7 @@ from llama2vec.finetune.batches import example_passages, positive_keys, query_ke
 from llama2vec.finetune.contrastive_loss import NO_KEY
 from llama2vec.finetune.settings import ValidationSettings
 from llama2vec.model.encoder import Encoder
+from llama2vec.processes import on_first_process
 from llama2vec.records import Qrels, Run, TrainingExample
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.terminal import counted
@@ -83,11 +84,7 @@ def place_in_draw(seed: int, query_key: int) -> bytes:
 
 
 def first_groups(groups: Iterable[Sequence[int]], wanted: int, most: int) -> list[int]:
-    """Return the rows of the first groups, as many as are wanted; a group that does not fit is passed over.
-
-    >>> first_groups([[3], [0, 1, 2, 5], [4, 6], [7]], 2, 4)
-    [3, 4, 6]
-    """
+    """Return the rows of the first groups, as many as are wanted; a group that does not fit is passed over."""
     found: list[int] = []
     for group in groups:
         if len(found) >= wanted:
@@ -126,8 +123,12 @@ def held_out_queries(rows: Iterable[tuple[TrainingExample, int]], share: float, 
 
     Trainings on different parts of these rows hold out the same queries, and the rows linked to them.
     """
-    keys = [row_keys(*one) for one in rows]
-    return frozenset(keys[row][0] for row in _drawn(keys, share, most, seed))
+
+    def drawn() -> frozenset[int]:
+        keys = [row_keys(*one) for one in rows]
+        return frozenset(keys[row][0] for row in _drawn(keys, share, most, seed))
+
+    return on_first_process(drawn)
 
 
 def row_keys(example: TrainingExample, source: int) -> tuple[int, ...]:

@@ -21,26 +21,18 @@ SHARED_SECTIONS: Mapping[str, type[Settings]] = {
 }  # fmt: skip
 """Sections that a run has as a whole, under the same names; those of a training may have further settings."""
 _TRAININGS: Mapping[str, type[Settings]] = {"adapt": AdaptConfig, "finetune": FinetuneConfig}
-_LIMITS = ("query_max_tokens", "passage_max_tokens")
-
-Renaming = tuple[re.Pattern[str], str]
-"""A pattern, and what takes the place of what it matches."""
 
 
 def named_as_in_a_run(stage: str, text: str) -> str:
-    """Return a text of a stage with the names that its settings have in a run.
-
-    >>> named_as_in_a_run("finetune", "raise data.query_max_tokens or encoder.query_max_tokens")
-    'raise finetune.data.query_max_tokens or encoder.query_max_tokens'
-    """
+    """Return a text of a stage with the names that its settings have in a run."""
     for pattern, name in _renamings(stage):
         text = pattern.sub(name, text)
     return text
 
 
 @cache
-def _renamings(stage: str) -> tuple[Renaming, ...]:
-    """Return what a run calls otherwise in the messages of a stage, which are those of the command of its own."""
+def _renamings(stage: str) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Return patterns of what a run calls otherwise in the messages of a stage, with what takes its place."""
     if stage in _TRAININGS:
         own = [
             f"{section}.{name}"
@@ -50,37 +42,26 @@ def _renamings(stage: str) -> tuple[Renaming, ...]:
         ]
         return _before(own, f"{stage}."), (re.compile(r"\bmine --teacher\b"), "mine.teacher")
     if stage == "pairs":
-        written = [f"generate.{name}" for name in GenerateSettings.model_fields]
-        made = _compound(CorpusPairSettings)
-        return (
-            _before(made, "pairs.from_corpus."),
-            _before(set(_compound(GenerateSettings)).difference(made), "pairs.generated."),
-            (_before(written, "")[0], "pairs."),
-            (re.compile(r"(?<=\bpairs\.)generate(?=\.)"), "generated"),
-        )
-    limits = _before(_LIMITS, "encoder.")
+        # Names of several words stand for themselves in a message.
+        kinds = CorpusPairSettings, GenerateSettings
+        made, written = ({name for name in kind.model_fields if "_" in name} for kind in kinds)
+        asked = re.compile(r"(?<![\w./-])generate(?=\.[a-z_]+\b)"), "pairs.generated"
+        return _before(made, "pairs.from_corpus."), _before(written - made, "pairs.generated."), asked
+    limits = _before(["query_max_tokens", "passage_max_tokens"], "encoder.")
     if stage == "evaluate":
         # A name alone may be a plain word; before a value, it is the setting.
         return limits, _before([f"{name}=" for name in EvaluateSettings.model_fields], "evaluate.", end="")
     return (limits,) if stage == "mine" else ()
 
 
-def _before(names: Iterable[str], prefix: str, *, end: str = r"\b") -> Renaming:
+def _before(names: Iterable[str], prefix: str, *, end: str = r"\b") -> tuple[re.Pattern[str], str]:
     """Return the renaming that puts a prefix before names, unless they are parts of longer ones or of paths."""
     return re.compile(rf"(?<![\w./-])(?=(?:{'|'.join(map(re.escape, sorted(names)))}){end})"), prefix
 
 
-def _compound(settings: type[Settings]) -> list[str]:
-    """Return the names of several words, which stand for themselves in a message."""
-    return [name for name in settings.model_fields if "_" in name]
-
-
 @contextmanager
 def settings_named_as_in_a_run(stage: str) -> Iterator[None]:
-    """Let the errors and log lines of a stage name settings as the run does.
-
-    Sections that a run has as a whole, such as ``model``, keep their names.
-    """
+    """Let the errors and log lines of a stage name settings as the run does."""
 
     def renamed(record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] == __name__.partition(".")[0]:

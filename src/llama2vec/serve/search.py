@@ -158,13 +158,13 @@ def _add_files(app: FastAPI, service: Service, secured: list[Any], files: FilesO
         """Return a document of the index as it lies in its folder; never as a web page."""
         loaded(service)
 
-        def reading(opened: OpenedIndex) -> tuple[bool, CorpusFiles | None]:
-            return opened.fields.has_document(path), files.of(opened.store)
+        def reading(opened: OpenedIndex) -> tuple[str | None, CorpusFiles | None]:
+            return opened.fields.document(path), files.of(opened.store)
 
         known, there = await _unless_gone(request, service.read(reading), service)
-        if not known:
+        if known is None:
             raise Problem(404, "this index has no such document", "file_not_found")
-        opened = there.open(path) if there else None
+        opened = there.open(known) if there else None
         if opened is None:
             problem = "this document is missing from its folder, or lies behind a link, which is not followed"
             raise Problem(404, problem, "file_not_found")

@@ -40,6 +40,13 @@ def test_stop_words_are_compared_in_lower_case(tokenizer: Any) -> None:
     assert text.targets == ()
 
 
+def test_lower_case_of_stop_words_is_that_of_the_language(tokenizer: Any) -> None:
+    texts = ["ILE ıle", "İLE ile"]
+    for language, left in (("tr", [True, False]), ("en", [True, True])):
+        found = TargetTokenizer(tokenizer, 64, frozenset({"ile"}), language=language)(texts)
+        assert [bool(text.targets) for text in found] == left
+
+
 def test_special_tokens_in_the_text_are_no_targets(tokenizer: Any) -> None:
     for skip in (None, frozenset({"the"})):
         (text,) = TargetTokenizer(tokenizer, 64, skip)(["river</s> stone<s>"])

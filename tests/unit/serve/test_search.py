@@ -232,6 +232,20 @@ def test_only_documents_of_the_index_are_given_out_and_only_with_the_token(servi
     assert service.client.get("/files/guide.md", headers=bearer("wrong")).status_code == 401
 
 
+def test_a_document_is_given_out_in_either_unicode_form_of_its_name_as_the_index_spells_it(tmp_path: Path) -> None:
+    composed, apart = "\u00dc.md", "U\u0308.md"
+    (tmp_path / apart).write_text("in the index")
+    (tmp_path / composed).write_text("not in the index")
+    passages, encoder = [Passage(apart, "llama", place=Place(apart, 0, 5, 1, 1))], ExplainingEncoder()
+    encoder.encode_passages = lambda ps: encoder.encode([p.full_text for p in ps], "passage")  # type: ignore[attr-defined]
+    store = write_store(lambda: passages, encoder, tmp_path / "store", source={})  # type: ignore[arg-type]
+    query = PreparedQuery(encoder.contract_hash)
+    searcher = Retriever(ExactIndex(store), query, bm25=Bm25Index.build(passages))
+    with services() as start:
+        client = start(encoder=encoder, searcher=searcher, query=query, files=str(tmp_path)).client
+        assert [client.get(f"/files/{name}").text for name in (apart, composed)] == ["in the index"] * 2
+
+
 def test_the_page_knows_the_suffixes_of_source_code() -> None:
     script = (files("llama2vec") / "serve/page/hits.js").read_text(encoding="utf-8")
     listed = script.partition("const CODE")[2].partition(".split")[0]

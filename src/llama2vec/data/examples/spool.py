@@ -60,11 +60,7 @@ class LinkedRows:
 
     def by_first_key(self, place: Callable[[int], bytes]) -> Iterator[int]:
         """Yield one row for each first key of a query, in the order of the places that the keys are given."""
-
-        def placed(keys: bytes) -> bytes:
-            return place(memoryview(keys).cast("q")[0])
-
-        self._connection.create_function("placed", 1, placed, deterministic=True)
+        self._connection.create_function("placed", 1, lambda keys: place(memoryview(keys).cast("q")[0]))
         found = self._connection.execute("SELECT min(row), placed(keys) AS place FROM facts GROUP BY place ORDER BY 2")
         return (row for row, _ in found)
 

@@ -10,20 +10,21 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llama2vec.data.corpus.document_ids import DocumentIds, document_groups, document_of, numbered
 from llama2vec.data.corpus.rows import passage_line, passage_of
-from llama2vec.data.documents.folder import SourceFile, Walk
+from llama2vec.data.documents.folder import SourceFile
 from llama2vec.errors import UnreadableError
 from llama2vec.files import disk_errors
 from llama2vec.records import Passage
-from llama2vec.retrieve.store.reader import VectorStore
+from llama2vec.retrieve.store.reader import VectorStore, store_passages
+from llama2vec.retrieve.syncing.folder_source import FolderSource
 from llama2vec.retrieve.syncing.inventory import FileRecord, Inventory
 from llama2vec.retrieve.syncing.removals import StillRemoved, still_removed
 from llama2vec.terminal import ProgressReporter
@@ -32,34 +33,6 @@ _SETTLED_NANOSECONDS = 2_000_000_000
 """A file that was written this recently may change again and keep its time."""
 _READ_PASSAGES = 2048
 _Old = FileRecord | None
-
-
-class Source(Protocol):
-    """A folder, and how passages come out of its files."""
-
-    @property
-    def folder(self) -> Path:
-        """The folder, or the one file."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """How the folder is read, for the next time; JSON types."""
-
-    @property
-    def plan(self) -> Mapping[str, Any]:
-        """What decides the passages besides a file's name and bytes; JSON types."""
-
-    def walk(self, without: Collection[Path]) -> Walk:
-        """Return the files, without those in ``without``."""
-
-    def content(self, file: SourceFile) -> bytes:
-        """Return the bytes of a file; an UnreadableError where there are none to be had."""
-
-    def read(self, file: SourceFile, content: bytes) -> tuple[Sequence[Passage], Sequence[str]]:
-        """Return a file's passages, and what is missing from them; an UnreadableError if nothing can be read."""
-
-    def stamp(self, file: SourceFile) -> str:
-        """Return what of a file's time its passages show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +79,7 @@ class Changes:
 
     def __init__(
         self,
-        source: Source,
+        source: FolderSource,
         old: Inventory | None,
         store: VectorStore | None,
         *,
@@ -165,9 +138,7 @@ class Changes:
         yield from self._stored(rows)
 
     def _stored(self, rows: range) -> Iterator[Passage]:
-        for begin in range(rows.start, rows.stop, _READ_PASSAGES):
-            assert self._store is not None
-            yield from self._store.passages(range(begin, min(begin + _READ_PASSAGES, rows.stop)))
+        return store_passages(self._store, rows) if self._store is not None else iter(())
 
     def _spooled(self, begin: int, end: int) -> Iterator[Passage]:
         place = begin

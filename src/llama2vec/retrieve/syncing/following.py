@@ -212,9 +212,9 @@ class _LoadedWhenNeeded:
         """Number format in which the model computes or, before it is loaded, is going to."""
         if self._encoder is not None:
             return compute_dtype(self._encoder)
-        from llama2vec.model.device import choose_device, choose_dtype
+        from llama2vec.model.device import dtype_name
 
-        return str(choose_dtype(self._settings.dtype, choose_device(self._settings.device))).removeprefix("torch.")
+        return dtype_name(self._settings)
 
     def count_cut(self, passages: Sequence[Passage]) -> int:
         """Return how many passages the model does not read to their end; its tokenizer tells, without the weights."""

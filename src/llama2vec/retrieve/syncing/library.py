@@ -1,4 +1,4 @@
-"""An index that follows a folder: only what changed is read and encoded, and the new state appears in one step.
+"""Library, an index that follows a folder: only what changed is read and encoded, and the state changes in one step.
 
 INDEX/documents.json    what is known of every file (:mod:`inventory`)
 INDEX/store/            vectors and passages (:mod:`store`), sorted by path, then by place in the file
@@ -25,14 +25,16 @@ from llama2vec.files import check_inputs, remove
 from llama2vec.manifest import digest
 from llama2vec.model.source import cache_folder
 from llama2vec.records import Passage, VectorFormat
-from llama2vec.retrieve.index.folder import BM25_PART, build_index
-from llama2vec.retrieve.index.lexical import Bm25Index
+from llama2vec.retrieve.index.field_table import TABLE_VERSION
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.index.lexical import words_version
 from llama2vec.retrieve.settings import LibrarySettings
 from llama2vec.retrieve.store.journal import Journal, kept_journals, remove_journals
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store.reuse import KnownVectors
 from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
-from llama2vec.retrieve.syncing.changes import Changes, Counts, Source
+from llama2vec.retrieve.syncing.changes import Changes, Counts
+from llama2vec.retrieve.syncing.folder_source import FolderSource
 from llama2vec.retrieve.syncing.inventory import (
     INDEX_FOLDER,
     INVENTORY_FILE,
@@ -95,7 +97,7 @@ class Library:
 
     def sync(
         self,
-        source: Source,
+        source: FolderSource,
         encoder: PassageEncoder | None = None,
         settings: LibrarySettings | None = None,
         *,
@@ -167,8 +169,8 @@ class Library:
                 offsets = [row - span.start for row in span if row in removed]
                 files.append(without(record, offsets, store.passages(span)) if offsets else record)
             encoder = _OnlyKnown(store, len(store) - len(removed)) if store.has_vectors else None
-            after = old.model_copy(update={"files": tuple(files)})
             settings = LibrarySettings.model_validate(old.settings)
+            after = old.model_copy(update={"files": tuple(files), "versions": _versions(settings)})
             folder = work.begin()
 
             def passages() -> Iterator[Passage]:
@@ -223,7 +225,7 @@ class _Sync:
     def __init__(
         self,
         work: Work,
-        source: Source,
+        source: FolderSource,
         encoder: PassageEncoder | None,
         settings: LibrarySettings,
         model: Mapping[str, Any] | None,
@@ -242,12 +244,12 @@ class _Sync:
                 plan=plan,
                 model=dict(self._model) if self._model else None,
                 contract_hash=self._encoder.contract_hash if self._encoder else "",
+                versions=_versions(self._settings),
                 files=changes.records,
             )
             self._check(changes, after)
             _warn_of_removed(changes.counts)
             is_new = changes.differs or old is None or _made_by(old) != _made_by(after)
-            is_new = is_new or not Bm25Index.is_current((target / INDEX_FOLDER / BM25_PART).parent)
             encoded = self._replace(changes, after, store) if is_new else 0
             if not is_new:
                 self._sweep(target)
@@ -348,7 +350,12 @@ def _write(
 
 def _made_by(inventory: Inventory) -> tuple[Any, ...]:
     """Return what decides store and index besides the passages; a model may be known before it has made vectors."""
-    return inventory.folder, inventory.settings, inventory.model, inventory.contract_hash
+    return inventory.folder, inventory.settings, inventory.model, inventory.contract_hash, inventory.versions
+
+
+def _versions(settings: LibrarySettings) -> dict[str, int]:
+    """Return the versions of what an index makes of its passages; where one is raised, the next sync makes it again."""
+    return {"fields": TABLE_VERSION, "words": words_version(settings.language)}
 
 
 def _journal_path(target: Path) -> Path:
