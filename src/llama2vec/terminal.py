@@ -36,6 +36,15 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def printable_line(text: str) -> str:
+    r"""Return text that stands within one line, such as a file's name, with line breaks and tabs made visible, too.
+
+    >>> printable_line("a\nb\tc\x1b")
+    'a\\nb\\tc\\x1b'
+    """
+    return re.sub("[\t\n\u2028\u2029]", lambda match: match[0].encode("unicode_escape").decode(), printable(text))
+
+
 def is_first_process() -> bool:
     """Tell whether this process prints the results where several run the command (torchrun)."""
     return (os.environ.get("RANK") or "0") == "0"

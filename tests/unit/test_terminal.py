@@ -19,6 +19,7 @@ from llama2vec.terminal import (
     display,
     plain_terminal,
     printable,
+    printable_line,
     unprotected,
     wrapped,
 )
@@ -41,6 +42,10 @@ OSC_LINK = "\x1b]8;;http://x\x07here\x1b]8;;\x07"
 )
 def test_control_sequences_are_shown_and_not_obeyed(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_a_name_within_a_line_shows_its_line_breaks_and_tabs() -> None:
+    assert printable_line("a\n\tb\r\u2028c\x1b") == r"a\n\tb\r\u2028c\x1b"
 
 
 def test_a_count_has_its_noun_in_the_right_number() -> None:

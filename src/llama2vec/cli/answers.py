@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llama2vec.errors import ConfigError
-from llama2vec.terminal import counted, display, printable, unprotected
+from llama2vec.terminal import counted, display, printable, printable_line, unprotected
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.search.fusion import Mode
@@ -138,11 +138,11 @@ def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
 
     console = _console()
     for hit in hits:
-        place = printable(location(hit.passage, question))
+        place = printable_line(location(hit.passage, question))
         head = Text().append(f"{hit.rank:>3}. ", style="bold").append(f"{hit.score:.3f}  ", style="dim")
         head.append(place, style=_linked(hit, folder))
         if hit.passage.title:
-            head.append("  ").append(printable(hit.passage.title), style="bold")
+            head.append("  ").append(printable_line(hit.passage.title), style="bold")
         shown = printable(excerpt(hit, question))
         part = Text(shown)
         for begin, end in evidence(shown, question, hit.passage.text):
@@ -164,7 +164,7 @@ def also(hit: Hit) -> str:
     if len(shown) > 1 and all(place.startswith("line ") for place in shown):
         shown = [shown[0].replace("line", "lines"), *(place.removeprefix("line ") for place in shown[1:])]
     more = ", …" if len(places) > _MOST_MORE else ""
-    return printable(f"also: {', '.join(shown)}{more}") if shown else ""
+    return printable_line(f"also: {', '.join(shown)}{more}") if shown else ""
 
 
 def print_json(hits: Sequence[Hit], question: str, mode: str, where: str | None) -> None:
@@ -206,7 +206,7 @@ def open_best(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
     if finished.returncode:
         raise ConfigError(f"--open: {command[0]} ended with status {finished.returncode} on {file}")
     if passage.place.page is not None:
-        display(f"Opened {file}; the passage is on page {passage.place.page}.")
+        display(f"Opened {printable_line(str(file))}; the passage is on page {passage.place.page}.")
 
 
 def _opener(file: str, line: int | None) -> list[str] | None:

@@ -16,7 +16,7 @@ from llama2vec.config import load_config
 from llama2vec.errors import OutputBusyError
 from llama2vec.retrieve.syncing.following import Following, SyncSettings
 from llama2vec.retrieve.syncing.library import Library
-from llama2vec.terminal import counted, display
+from llama2vec.terminal import counted, display, printable_line
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.search.retriever import Retriever
@@ -98,7 +98,7 @@ def _sync(following: Following, home: Path) -> None:
         if not Library(home).exists:
             raise  # The first call is still reading, so nothing can answer yet
         # Another call makes vectors; what is there already answers.
-        display(f"{error}; answering from its current state", err=True)
+        display(f"{printable_line(str(error))}; answering from its current state", err=True)
 
 
 def _by_words(home: Path) -> Retriever:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from llama2vec.errors import ModelError
 from llama2vec.records import Passage
@@ -149,8 +150,17 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
         )  # fmt: skip
 
 
+class _NameConvertor(PathConvertor):
+    """A path with any signs: Starlette's own ends at a line break, which a file's name may hold."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("name", _NameConvertor())
+
+
 def _add_files(app: FastAPI, service: Service, secured: list[Any], files: FilesOfIndex) -> None:
-    @app.get("/files/{path:path}", dependencies=secured, response_class=Response, responses={
+    @app.get("/files/{path:name}", dependencies=secured, response_class=Response, responses={
         200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
         **described_errors(secured, 404, 503, 504),
     })  # fmt: skip

@@ -75,6 +75,15 @@ def test_an_answer_names_place_title_snippet_and_the_other_places(capsys: pytest
     ]
 
 
+def test_a_name_with_a_line_break_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\n  2. 0.900  b\t.md"
+    more = tuple(hits(Passage(f"{name}#2", "t")))
+    show([Hit(1, 1.0, Passage(f"{name}#1", "x", "On\ntwo lines", Place(name, 0, 1, 7, 7)), more=more)], QUESTION, None)
+    assert capsys.readouterr().out.splitlines() == [
+        r"  1. 1.000  a\n  2. 0.900  b\t.md:7  On\ntwo lines", "     x", r"     also: a\n  2. 0.900  b\t.md#2",
+    ]  # fmt: skip
+
+
 def test_a_passage_inside_a_line_begins_with_an_ellipsis(capsys: pytest.CaptureFixture[str]) -> None:
     show([Hit(1, 1.0, MANUAL, continues=True), Hit(2, 0.5, MANUAL)], QUESTION, None)
     assert [line.strip() for line in capsys.readouterr().out.splitlines()[1::2]] == ["…The stall.", "The stall."]

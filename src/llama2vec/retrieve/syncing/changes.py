@@ -75,6 +75,7 @@ class Changes:
         old: What the index holds of each file; None = none was made yet.
         store: Its store; None = none that could be used, so every file is read.
         leave_out: Paths that do not belong to the folder, such as the index itself.
+        spool: Folder of the file that holds the texts of what is read, best on the disk that the index needs anyway.
     """
 
     def __init__(
@@ -84,9 +85,10 @@ class Changes:
         store: VectorStore | None,
         *,
         leave_out: Sequence[Path] = (),
+        spool: Path | None = None,
     ) -> None:
         self._source, self._old, self._store = source, old, store
-        self._leave_out = leave_out
+        self._leave_out, self._spool_folder = leave_out, spool or Path(tempfile.gettempdir())
         self._same_folder = old is not None and old.folder == str(source.folder.resolve())
         self._same_plan = old is not None and old.plan == dict(source.plan)
         self._ids, self._repeats = DocumentIds(), False  # Those of the files that were read
@@ -95,8 +97,10 @@ class Changes:
 
     def __enter__(self) -> Changes:
         # Outside the stack, because closing the file writes what is still in memory.
-        with disk_errors(Path(tempfile.gettempdir()), only_full=True), ExitStack() as stack:
-            self._spool = stack.enter_context(tempfile.TemporaryFile())
+        with disk_errors(self._spool_folder, only_full=True), ExitStack() as stack:
+            # The system removes it even where the process is killed; a name that begins with a dot is never read.
+            spool = tempfile.TemporaryFile(prefix=".spool-", dir=self._spool_folder)
+            self._spool = stack.enter_context(spool)
             self._compare()
             self._spool.flush()
             self._opened = stack.pop_all()

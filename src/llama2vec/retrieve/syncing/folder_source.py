@@ -13,7 +13,7 @@ from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.records import Passage
 
-_READERS = 5
+_READERS = 6
 """Raise it when the readers make other documents of the same bytes, so that every index is read again."""
 
 

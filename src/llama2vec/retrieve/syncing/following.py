@@ -25,7 +25,7 @@ from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore
 from llama2vec.retrieve.syncing.folder_source import FolderSource, reading_plan
 from llama2vec.retrieve.syncing.inventory import STORE_FOLDER, Inventory
 from llama2vec.retrieve.syncing.library import Library, SyncReport, own_paths
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, printable_line
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Following:
                 if not is_watching:
                     raise
                 if str(error) != told:
-                    logger.warning("%s; the index stays as it is until a sync succeeds", error)
+                    logger.warning("%s; the index stays as it is until a sync succeeds", printable_line(str(error)))
                 seen, told = None, str(error)
                 delay = min(max(2 * delay, _SHORTEST_WAIT_SECONDS), _LONGEST_DELAY_SECONDS)
             is_watching = True

@@ -44,6 +44,7 @@ from llama2vec.retrieve.syncing.inventory import (
     Inventory,
 )
 from llama2vec.retrieve.syncing.removals import rows_of, without
+from llama2vec.terminal import printable_line
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ class _Sync:
 
     def run(self, old: Inventory | None, store: VectorStore | None) -> SyncReport:
         target, plan = self._work.output.resolve(), dict(self._source.plan)
-        with Changes(self._source, old, store, leave_out=own_paths(target)) as changes:
+        with Changes(self._source, old, store, leave_out=own_paths(target), spool=target.parent) as changes:
             after = Inventory(
                 folder=str(self._source.folder.resolve()),
                 settings=self._settings.model_dump(mode="json"),
@@ -311,13 +312,13 @@ class _Sync:
 def _warn_of_removed(counts: Counts) -> None:
     """Warn where removed passages are back, or may be."""
     for path in counts.returned:
-        logger.warning("%s changed, so its removed passages are back", path)
+        logger.warning("%s changed, so its removed passages are back", printable_line(path))
     for path, lost, removed in counts.resplit:
         which = f"{lost} of its {removed} removed passages" if removed > 1 else "its removed passage"
         have = "has" if lost == 1 else "have"
         logger.warning(
             "%s is read or split differently now: %s %s no counterpart, and the text may be back in others",
-            path, which, have,
+            printable_line(path), which, have,
         )  # fmt: skip
 
 

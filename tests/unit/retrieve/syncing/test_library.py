@@ -200,10 +200,14 @@ def test_unreadable_files_are_named_kept_out_and_an_error_if_strict(folder: Path
     assert sync(folder, tmp_path / "index").passages == report.passages - 2
 
 
-def test_a_full_temporary_folder_is_not_told_as_a_full_output(
+def test_a_disk_that_is_full_of_the_texts_read_is_named_by_the_folder_of_the_index(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class FullFile(io.BytesIO):
+        def __init__(self, prefix: str, dir: Path) -> None:
+            super().__init__()
+            assert (prefix[0], dir) == (".", tmp_path)
+
         def flush(self) -> None:  # as when the last block is written, also while the file is closed
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -211,7 +215,7 @@ def test_a_full_temporary_folder_is_not_told_as_a_full_output(
             self.flush()
 
     monkeypatch.setattr(tempfile, "TemporaryFile", FullFile)
-    with pytest.raises(DataError, match=f"disk full while writing {tempfile.gettempdir()};"):
+    with pytest.raises(DataError, match=f"disk full while writing {tmp_path};"):
         sync(folder, tmp_path / "index")
 
 

@@ -158,8 +158,9 @@ def _distinct(documents: Iterable[Document]) -> list[Document]:
 
 def _damage(document: Document) -> int:
     """Return how many characters of a document stand for damaged bytes."""
-    texts = [document.text, *(value for value in document.fields.values() if isinstance(value, str))]
-    # A title is as a rule a heading of the text.
+    # A title is as a rule a heading of the text, and the text of a row holds its fields.
+    fields = [one for one in document.fields.values() if isinstance(one, str) and one not in document.text]
+    texts = [document.text, *fields]
     return sum(text.count(DAMAGED) for text in texts) or document.title.count(DAMAGED)
 
 
