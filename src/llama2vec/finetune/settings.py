@@ -187,6 +187,11 @@ class ValidationSettings(StableHashSettings):
     keep_best: bool = True  # Save the weights with the best nDCG@10 instead of the last ones
 
     @property
+    def held_out_share(self) -> float:
+        """The share of the training examples that is held out; 0 where ``source`` takes their place."""
+        return 0.0 if self.source else self.share
+
+    @property
     def source_split(self) -> str:
         """The split of ``source`` that is read; for a single file, which has no splits, ``train``."""
         return "train" if Path(self.source).is_file() else self.split

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterable, Set
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.generate.settings import GenerateSettings
 from llama2vec.languages import Language
 from llama2vec.mine.settings import MineSettings
+from llama2vec.pipeline.naming import named_as_in_a_run
 from llama2vec.retrieve.settings import EncodeSettings, IndexSettings
 from llama2vec.score.settings import EvaluateSettings
 from llama2vec.score.tasks import TASKS, find_task, locate
@@ -241,7 +241,12 @@ class RunConfig(Settings):
         """See :meth:`llama2vec.config.Settings.idle`."""
         own = {key.removeprefix("finetune.") for key in sets if key.startswith("finetune.")}
         found = self.finetune.idle(own) if self.finetune else ""
-        return re.sub(r"(?<![\w.])(?=(?:contrastive|optimizer|validation|data)\.)", "finetune.", found)
+        return named_as_in_a_run("finetune", found)
+
+    @classmethod
+    def worded(cls, section: str, problem: str) -> str:
+        """See :meth:`llama2vec.config.Settings.worded`."""
+        return named_as_in_a_run(section, problem) if section in ("adapt", "finetune") else problem
 
     def _makes(self, system: str) -> bool:
         return {"adapted": self.adapt is not None, "finetuned": self.finetune is not None}.get(system, True)

@@ -220,6 +220,8 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     is_kept = model.stage and section.model.layers == plan.config.model.layers
     loading = section.model.all_layers if is_kept else section.model
     sources = [str(made_file(examples, name)) for name in pair_files(plan.config)]
+    pairs = stage.find_input("pairs")
+    drawn_from = [str(made_file(Path(plan.path(pairs)), name)) for name in pair_files(plan.config)] if pairs else []
     update = {
         "model": loading.model_copy(update={"name": plan.path(model)}),
         "data": section.data.model_copy(update={"sources": sources}),
@@ -231,7 +233,7 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
         pairing = {name: getattr(section.encoder, name) for name in ("query_prompt", "passage_prompt")}
         kept = {name: getattr(config, name) for name in {*FinetuneConfig.model_fields} - {"prompts", "encoder"}}
         config = FinetuneConfig(**kept, encoder=FinetuneEncoderSettings(**pairing))
-    finetune_model(config, plan.folder(stage), overwrite=overwrite)
+    finetune_model(config, plan.folder(stage), overwrite=overwrite, drawn_from=drawn_from)
 
 
 def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
