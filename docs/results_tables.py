@@ -189,9 +189,9 @@ def _compared_rows(rows: Mapping[str, Any], noun: str, reference: str) -> str:
     return "\n\n".join(markdown(columns(lines, places)) for places in (range(1, 4), range(4, len(lines[0]))))
 
 
-def warm_start_table(_: str, results: Path) -> str:
-    """Return what training on a bare corpus adds to the ready model (``benchmarks/quality/warm_start.py``)."""
-    cells = _read(results / "warm-start.json")["cells"]
+def warm_start_table(model: str, results: Path) -> str:
+    """Return what training on a bare corpus adds to a model (``benchmarks/quality/warm_start.py``)."""
+    cells = _read(results / f"warm-start-{model}.json")["cells"]
     arms = list(dict.fromkeys(arm for found in cells.values() for arm in found if arm != "BM25"))
     rows = [["set: vectors, with BM25", *cells]]
     for arm in arms:
