@@ -57,11 +57,14 @@ def rerank_command(
 ) -> None:
     """Rerank the best passages of a run with a cross-encoder; rerun to resume."""
     from llama2vec.data.tasks.trec import RUN_FILE, check_id, write_run
+    from llama2vec.kept import KEPT_SCORES, KeptScores, discard_kept, discard_left, kept_path, note_replaced
     from llama2vec.score.runs import read_ranked_run
     from llama2vec.score.tasks import retrieval_task, task_places
 
     reading = only_reading(sets, "rerank")
     read = [run, queries, corpus, index, model, *(task_places([task], data_root) if task else ())]
+    if not overwrite:
+        discard_left(output, KEPT_SCORES)
     check_new(output, overwrite=overwrite, inputs=read, kind=RUN_FILE)
     if task is None and (queries is None or (corpus is None and index is None)):
         raise ConfigError("a run needs texts; give --task, or --queries with --corpus or --index")
@@ -73,7 +76,6 @@ def rerank_command(
     check_id(tag := reranking.name or f"{found.tag}-reranked", "name of the run", "--name")
     from llama2vec.data.tasks.beir import warn_of_empty_queries
     from llama2vec.integrations.pair_scorer import PairScorer
-    from llama2vec.kept import KEPT_SCORES, KeptScores, discard_kept, kept_path
     from llama2vec.score.reranking import rerank
 
     # Before the model, which may have to be downloaded.
@@ -81,8 +83,10 @@ def rerank_command(
     warn_of_empty_queries((query for query in asked if query.id in found.results), queries or task or "")
     scorer = PairScorer(model, reranking.device, reranking.dtype)
     kept_in = kept_path(output, KEPT_SCORES, [scorer.fingerprint, reranking.device, reranking.dtype])
+    scores = KeptScores(scorer, kept_in)
+    note_replaced(kept_in, output)
     try:
-        reranked = rerank(found, asked, passages, KeptScores(scorer, kept_in), depth=reranking.depth, tag=tag)
+        reranked = rerank(found, asked, passages, scores, depth=reranking.depth, tag=tag)
     finally:
         # A later call that resumes does not read them again.
         scorer.warn_of_cut_texts()
