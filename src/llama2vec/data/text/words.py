@@ -159,7 +159,8 @@ WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km"})
 @cache  # Once, although each stage chooses them more than once
 def _tell_of_phrases(language: str) -> None:
     logger.warning(
-        "stop words have hardly any effect in language '%s': it is written without spaces, so a phrase counts as one word",
+        "stop words have hardly any effect in language '%s': it is written without spaces, so a whole phrase counts as "
+        "one word",
         language,
     )
 
