@@ -41,7 +41,7 @@ def discard_kept(output: Path, mark: str, kind: Kind | None = None, *, but: Path
 
 
 def note_replaced(path: Path, output: Path) -> None:
-    """Note in a kept file which older output its content will replace, if there is one.
+    """Note in a kept file, which :class:`KeptScores` has opened, which older output it will replace, if any.
 
     Raises:
         DataError: The file cannot be written.

@@ -66,6 +66,11 @@ class Settings(BaseModel):
         """Say which setting cannot act beside the others, and what to do; "" where all can. ``sets``: keys of --set."""
         return ""
 
+    @classmethod
+    def worded(cls, section: str, problem: str) -> str:
+        """Return a problem of a section with the names by which the whole knows the settings."""
+        return problem
+
     @field_validator("*", mode="before")
     @classmethod
     def _is_no_switch(cls, value: Any, info: ValidationInfo) -> Any:
@@ -157,7 +162,7 @@ def first_problem(schema: type[Settings], error: ValidationError, where: str) ->
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key '{key}'; {_hint(schema, location)}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = schema.worded(location[0] if location else "", problem["msg"].removeprefix("Value error, "))
     given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r:.200})"
     # What is wrong between sections has no key, and its message names the sections.
     return f"{where}: {key}: {message}{given}" if key else f"{where}: {message}{given}"

@@ -11,6 +11,7 @@ from llama2vec.engines.engine import (
     ABOUT,
     REQUEST_SECONDS,
     About,
+    Engine,
     Entry,
     Hits,
     Vectors,
@@ -21,7 +22,6 @@ from llama2vec.engines.engine import (
 )
 from llama2vec.engines.local import opening_errors
 from llama2vec.errors import EngineError
-from llama2vec.records import Passage
 
 _NAMES = uuid.UUID("6f1f6d0e-7d5c-5a0b-9d5e-2b1c8f4e7a31")
 _LISTED = 4096
@@ -63,11 +63,10 @@ for hit in found.points:
 """
 
 
-class Qdrant:
+class Qdrant(Engine):
     """A collection in Qdrant."""
 
     kind = "qdrant"
-    has_bm25 = False
 
     def __init__(self, at: str, collection: str, *, token: str, timeout: float) -> None:
         try:
@@ -75,11 +74,8 @@ class Qdrant:
             from qdrant_client.http.exceptions import ApiException
         except ImportError:
             raise missing("qdrant-client", "qdrant") from None
-        self.place, self.errors = (
-            f"the collection {collection} at {at}",
-            (ApiException, RuntimeError, ValueError, OSError, sqlite3.Error),
-        )
-        self.is_exclusive = "://" not in at
+        self.place, self.is_exclusive = f"the collection {collection} at {at}", "://" not in at
+        self.errors = (ApiException, RuntimeError, ValueError, OSError, sqlite3.Error)
         self._models, self._name, self._has_words = qdrant_client.models, collection, False
         with opening_errors("Qdrant", self.kind, at, self.errors):
             if not self.is_exclusive:
@@ -105,7 +101,6 @@ class Qdrant:
             ) from error
 
     def about(self) -> About | None:
-        """See :class:`Engine`."""
         if not self._quick.collection_exists(self._name):
             return None
         metadata = self._quick.get_collection(self._name).config.metadata or {}
@@ -114,7 +109,6 @@ class Qdrant:
         return about
 
     def create(self, about: About) -> None:
-        """See :class:`Engine`."""
         models, self._has_words = self._models, about.language is not None
         # Dot: vectors have unit length, and Qdrant leaves them as they are.
         vector = models.VectorParams(size=about.dimension, distance=models.Distance.DOT)
@@ -129,15 +123,9 @@ class Qdrant:
             raise EngineError(f"{self.place} cannot say what made it; Qdrant can from version 1.16 on: update it")
 
     def describe(self, about: About) -> None:
-        """See :class:`Engine`."""
         self._client.update_collection(self._name, metadata={ABOUT: about.model_dump()})
 
-    def why_not(self, passage: Passage, words: int) -> str | None:
-        """See :class:`Engine`."""
-        return None
-
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
-        """See :class:`Engine`."""
         after: Any = None
         while True:
             points, after = self._client.scroll(
@@ -148,7 +136,6 @@ class Qdrant:
                 return
 
     def upsert(self, entries: Sequence[Entry]) -> None:
-        """See :class:`Engine`."""
         self._client.upsert(self._name, [self._point(entry) for entry in entries], wait=True)
 
     def _point(self, entry: Entry) -> Any:
@@ -160,20 +147,16 @@ class Qdrant:
         return self._models.PointStruct(id=_point_id(entry.passage.id), vector=vectors, payload=content)
 
     def delete(self, ids: Sequence[str]) -> None:
-        """See :class:`Engine`."""
         self._client.delete(self._name, [_point_id(one) for one in ids], wait=True)
 
-    def finish(self) -> None:
-        """See :class:`Engine`."""
+    def finish(self) -> None: ...
 
     def count(self) -> int:
-        """See :class:`Engine`."""
         unmarked = self._models.IsEmptyCondition(is_empty=self._models.PayloadField(key="digest"))
         ours = self._models.Filter(must_not=[unmarked])
         return int(self._client.count(self._name, count_filter=ours, exact=True).count)
 
     def search(self, vectors: Vectors, depth: int) -> list[Hits]:
-        """See :class:`Engine`."""
         asked = [
             self._models.QueryRequest(query=vector, using="vector", limit=depth, with_payload=["id"])
             for vector in vectors.tolist()
@@ -189,7 +172,6 @@ class Qdrant:
         return value
 
     def close(self) -> None:
-        """See :class:`Engine`."""
         self._client.close()
         if self._quick is not self._client:
             self._quick.close()

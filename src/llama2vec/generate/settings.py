@@ -1,4 +1,4 @@
-"""Settings of generation."""
+"""Settings of generation, and the prompt of the LLM that writes."""
 
 from __future__ import annotations
 

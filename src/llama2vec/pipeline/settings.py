@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterable, Set
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from llama2vec.data.settings import CorpusPairSettings, PassageSettings, Reading
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.generate.settings import GenerateSettings
 from llama2vec.mine.settings import MineSettings
+from llama2vec.pipeline.naming import named_as_in_a_run
 from llama2vec.retrieve.settings import EncodeSettings, IndexSettings
 from llama2vec.score.settings import EvaluateSettings
 from llama2vec.score.tasks import TASKS, find_task, locate
@@ -44,7 +44,7 @@ class ExampleSource(Settings):
 
     source: Annotated[str, Field(min_length=1)]  # BEIR folder, JSONL file, MS MARCO triples, ``hf:dataset`` …
     split: str = "train"  # Split of a folder or hub dataset
-    limit: Annotated[int, Field(ge=0)] = 0  # Read at most this many examples; 0 = all
+    limit: Annotated[int, Field(ge=0)] = 0  # Most examples, spread evenly (of ``hf:`` the first ones); 0 = all
     corpus: str = ""
 
     @model_validator(mode="before")
@@ -230,7 +230,12 @@ class RunConfig(LanguageSettings):
         """See :meth:`llama2vec.config.Settings.idle`."""
         own = {key.removeprefix("finetune.") for key in sets if key.startswith("finetune.")}
         found = self.finetune.idle(own) if self.finetune else ""
-        return re.sub(r"(?<![\w.])(?=(?:contrastive|optimizer|validation|data)\.)", "finetune.", found)
+        return named_as_in_a_run("finetune", found)
+
+    @classmethod
+    def worded(cls, section: str, problem: str) -> str:
+        """See :meth:`llama2vec.config.Settings.worded`."""
+        return named_as_in_a_run(section, problem) if section in ("adapt", "finetune") else problem
 
     def _makes(self, system: str) -> bool:
         return {"adapted": self.adapt is not None, "finetuned": self.finetune is not None}.get(system, True)

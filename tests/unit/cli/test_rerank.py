@@ -157,6 +157,24 @@ def test_queries_and_passages_may_come_from_files_or_an_index(
     assert two.tag == "mine"
 
 
+def test_queries_and_passages_of_a_task_may_have_fields_of_other_names(
+    folder: Path, run: Path, model: Path, llama_folder: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    call = ["rerank", run, "--model", model, "--device", "cpu", "--depth", 3, "--task", folder]
+    assert command_line(*call, "-o", tmp_path / "usual.trec").code == 0
+    cpu = ["--dtype", "float32", "--device", "cpu"]
+    assert command_line("encode", llama_folder, folder, "-o", tmp_path / "store", *cpu).code == 0
+    for name in ("corpus", "queries"):
+        rows = folder / f"{name}.jsonl"
+        rows.write_text(rows.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
+    named = ["--set", "reading.text_field=body"]
+    assert "name its field (reading.text_field)" in command_line.refused(*call, "-o", tmp_path / "none.trec")
+    for number, options in enumerate((named, [*named, "--index", tmp_path / "store"])):
+        done = command_line(*call, *options, "-o", tmp_path / f"{number}.trec")
+        assert done.code == 0, done.err
+        assert read_run(tmp_path / f"{number}.trec").results == read_run(tmp_path / "usual.trec").results
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -168,8 +186,8 @@ def test_queries_and_passages_may_come_from_files_or_an_index(
         (["--task", "{folder}", "--name", "two words"], "TREC files need one word: rename it"),
         (["--task", "{folder}", "--corpus", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (
-            ["--task", "{folder}", "--index", "i", "--set", "reading.text_field=body"],
-            "--set reading.text_field=body: the passages of --index have been read already; drop it",
+            ["--task", "{folder}", "--index", "i", "--set", "reading.encoding=cp1252"],
+            "--set reading.encoding=cp1252: the passages of --index have been read already, and queries",
         ),
         (["--task", "{folder}:dev", "--model", "./nowhere"], "has no split 'dev'"),
         (["--task", "{folder}", "-o", "{folder}/out.trec"], "lies inside the input"),

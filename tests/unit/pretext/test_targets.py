@@ -85,6 +85,13 @@ def test_an_accent_still_tells_words_apart() -> None:
     assert content_words(frozenset({"ou"}), f"ou {where}") == [where]
 
 
+def test_lower_case_of_stop_words_is_that_of_the_language(tokenizer: Any) -> None:
+    texts = ["ILE ıle", "İLE ile"]
+    for language, left in (("tr", [True, False]), ("en", [True, True])):
+        found = TargetTokenizer(tokenizer, 64, frozenset({"ile"}), language=language)(texts)
+        assert [bool(text.targets) for text in found] == left
+
+
 def test_composed_words_are_compared_letter_by_letter() -> None:
     # What has another Unicode form for looks or case alone is no stop word by that.
     assert content_words(frozenset({"muss", "the"}), "MUSS muß the ｔｈｅ") == ["muß", "ｔｈｅ"]

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.corpus.rows import PRETEXT_FIELDS
-from llama2vec.data.settings import CorpusPairSettings, TextSettings
+from llama2vec.data.corpus.sources import is_remote
+from llama2vec.data.corpus.spread import is_spread, spread
+from llama2vec.data.documents.folder import ReadingReport
+from llama2vec.data.settings import CorpusPairSettings, ReadingSettings, TextSettings
 from llama2vec.data.text.words import count_words, first_words, is_paired, sentence_spans, text_key, word_spans
 from llama2vec.errors import EmptyCorpusError
 from llama2vec.records import AdaptationExample, Passage, TrainingExample
+from llama2vec.terminal import counted
+
+logger = logging.getLogger(__name__)
 
 _NUMBERED_ID = re.compile(r"^(?P<document>.+)[-_#:/](?P<number>\d+)(?P<suffix>\.[A-Za-z]\w*)?$")
 _FIRST_NUMBERS = (0, 1)
@@ -72,6 +80,36 @@ def follows(first_id: str, second_id: str) -> bool:
     return same and int(second["number"]) == int(first["number"]) + 1
 
 
+def limited_passages(
+    source: str, limit: int, settings: ReadingSettings | None = None, report: ReadingReport | None = None
+) -> Iterator[Passage]:
+    """Stream at most ``limit`` passages of a corpus, spread evenly over it; 0 = all. A log line says which.
+
+    Passages that follow each other in a document are taken up to 16 in a row, so that most keep the text after them.
+    A local source is read twice, because it has to be counted first. ``hf:`` and ``ir:`` sources give their first ones.
+
+    Args:
+        source: As in :func:`llama2vec.data.corpus.passages.read_passages`, like the other two.
+        limit: How many.
+        settings: How documents and rows are read.
+        report: Takes what of the documents was read.
+    """
+    if limit and is_remote(source):
+        first = counted(limit, "passage")
+        logger.info("%s: at most its first %s, because it is not counted before it is read", source, first)
+        yield from read_passages(source, limit=limit, settings=settings, report=report)
+        return
+    total = sum(1 for _ in read_passages(source, settings=settings, report=ReadingReport())) if limit else 0
+    if 0 < limit < total:
+        logger.info("%s: %s of %s, spread evenly", source, f"{limit:,}", counted(total, "passage"))
+    yield from spread(read_passages(source, settings=settings, report=report), limit, total, _go_on)
+
+
+def _go_on(first: Passage, second: Passage) -> bool:
+    """Tell whether a passage follows another in its document; rows of the authors' data are pairs by themselves."""
+    return follows(first.id, second.id) and not second.fields.keys() >= set(PRETEXT_FIELDS)
+
+
 def sentences(text: str, language: str = "en") -> list[str]:
     """Split a text into sentences; a break between paragraphs ends a sentence."""
     return [part.rstrip() for part in sentence_parts(text, language)]
@@ -87,14 +125,12 @@ def sentence_parts(text: str, language: str = "en") -> list[str]:
     """
     parts, ended = list[str](), 0
     for begin, end in sentence_spans(text, language):
-        sentence = text[begin:end].strip()
-        if not sentence:
-            continue
-        start = text.index(sentence, begin)
-        if parts and start > ended:
-            parts[-1] += " "
-        parts.append(" ".join(sentence.split()))
-        ended = start + len(sentence)
+        if sentence := text[begin:end].strip():
+            start = text.index(sentence, begin)
+            if parts and start > ended:
+                parts[-1] += " "
+            parts.append(" ".join(sentence.split()))
+            ended = start + len(sentence)
     return [*parts[:-1], f"{parts[-1]} "] if parts else []
 
 
@@ -227,18 +263,6 @@ _Drawn = tuple[str, Sequence[Passage]]
 _NOTHING: _Drawn = ("", ())
 
 
-def is_spread(number: int, most: int, total: int) -> bool:
-    """Tell whether a passage is one of ``most`` of ``total`` that lie evenly over a corpus; ``most`` 0 = all.
-
-    >>> [number for number in range(10) if is_spread(number, 4, 10)]
-    [0, 2, 5, 7]
-    """
-    if not most or most >= total:
-        return True
-    place = -(-number * most // total)  # The first whose passage does not come before this one
-    return place < most and place * total // most == number
-
-
 def pairs_from_corpus(
     passages: Iterable[Passage], settings: CorpusPairSettings, seed: int = 0, total: int | None = None
 ) -> Iterator[TrainingExample]:
@@ -364,7 +388,7 @@ class _Place:
         size = draw.randint(self.settings.query_min_words, longest)
         start = draw.randint(0, len(words) - size)
         begin, end = words[start][0], words[start + size - 1][1]
-        gap = "" if is_paired(text[end : end + 1]) else " "  # Where no space stood, none comes in
+        gap = "" if is_paired(text[end : end + 1]) else " "
         rest = text if keep else " ".join(f"{text[:begin]}{gap}{text[end:]}".split())
         return " ".join(text[begin:end].split()), self._with_text(rest)
 

@@ -13,7 +13,8 @@ from llama2vec.score.report import text as wording
 from llama2vec.score.report.content import Content, TaskResults, averages
 from llama2vec.score.report.plots import Curve, CurveFamily, Estimate, Plot
 from llama2vec.score.report.sources import SeedTable
-from llama2vec.score.report.text import Cell, Training, best_values, score_cell
+from llama2vec.score.report.text import Training, best_values, score_cell
+from llama2vec.tables import Cell
 from llama2vec.terminal import counted
 
 _TEMPLATES = Path(__file__).parent / "templates"

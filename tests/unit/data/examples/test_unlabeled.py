@@ -19,6 +19,7 @@ from llama2vec.data.examples.unlabeled import (
     cut_into_pieces,
     group_documents,
     joined,
+    limited_passages,
     pairs_from_corpus,
     sentence_parts,
     sentences,
@@ -157,6 +158,36 @@ def test_pairs_of_one_passage_share_its_id_and_hold_no_empty_text(corpus: list[P
         assert pair.query.strip()
         assert all(len(text.split()) >= 8 and text != pair.query for text in pair.positives)
         assert len(pair.query.split()) <= chosen.query_max_words
+
+
+def test_a_limit_of_text_takes_passages_from_all_over_the_corpus_with_what_follows_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "llama2vec")
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [{"_id": f"{name}-{number}", "text": f"{name} {number}"} for name in "abcdefghij" for number in range(4)]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = [passage.id for passage in limited_passages(str(corpus), 12)]
+    assert found == [f"{name}-{number}" for name in "aeh" for number in range(4)]
+    assert caplog.messages == [f"{corpus}: 12 of 40 passages, spread evenly"]
+    caplog.clear()
+    for limit in (0, 40, 99):
+        assert len(list(limited_passages(str(corpus), limit))) == 40
+    assert caplog.messages == []
+    # Rows of the authors' data have ids that count, but do not belong together.
+    rows = [authors_row(number) for number in range(40)]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert [one.id.rpartition(":")[2] for one in limited_passages(str(corpus), 4)] == ["1", "11", "21", "31"]
+
+
+def test_a_limit_takes_the_first_passages_of_a_hub_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "llama2vec")
+    rows = [authors_row(number) for number in range(5)]
+    monkeypatch.setattr("llama2vec.data.corpus.passages.open_hub_dataset", lambda where: rows)
+    assert [one.id for one in limited_passages("hf:me/data", 2)] == ["0", "1"]
+    assert caplog.messages == ["hf:me/data: at most its first 2 passages, because it is not counted before it is read"]
 
 
 def test_a_query_that_is_too_long_loses_its_end() -> None:

@@ -18,6 +18,7 @@ from llama2vec.data.text.words import (
     first_words,
     is_paired,
     is_plain,
+    lower_case,
     sentence_spans,
     stop_words,
     stop_words_identity,
@@ -99,6 +100,14 @@ def test_the_stop_words_of_a_language_with_vowel_signs_are_whole() -> None:
 )
 def test_a_question_has_a_word_for_two_signs(text: str, count: int) -> None:
     assert estimated_words(text) == count
+
+
+def test_lower_case_is_that_of_the_language() -> None:
+    for form in ("NFC", "NFD"):
+        text = unicodedata.normalize(form, "IŞIK İZ")
+        assert unicodedata.normalize("NFC", lower_case(text, "tr")) == "ışık iz"
+        assert unicodedata.normalize("NFC", lower_case(text, "az")) == "ışık iz"
+        assert lower_case(text, "de") == text.lower()
 
 
 @pytest.mark.parametrize(("first", "second"), [("a b", "ab"), ("cafe", "café"), ("1", "l")])
