@@ -40,7 +40,7 @@ def ask_command(
     ] = False,
     model: Annotated[str, typer.Option(help="Encoder for the vectors.")] = READY_MODEL,
     index: Annotated[Path | None, typer.Option(help="Folder for the index; default: in your cache.")] = None,
-    sets: Annotated[list[str] | None, set_option("index.language=de; remembered for later calls")] = None,
+    sets: Annotated[list[str] | None, set_option("language=de; remembered for later calls")] = None,
 ) -> None:
     """Answer a question from a folder of documents; reads, indexes and searches it in one command.
 

@@ -38,7 +38,7 @@ def sync_command(
     watch: Annotated[bool, typer.Option("--watch", help="Sync again whenever a file changes, until Ctrl-C.")] = False,
     strict: Strict = False,
     prompts: Prompts = None,
-    sets: Annotated[list[str] | None, set_option("index.language=de; remembered for later syncs")] = None,
+    sets: Annotated[list[str] | None, set_option("language=de; remembered for later syncs")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[

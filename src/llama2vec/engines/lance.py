@@ -8,18 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from llama2vec.engines.engine import (
-    ABOUT,
-    About,
-    Engine,
-    Entry,
-    Hits,
-    Vectors,
-    missing,
-    payload,
-    read_about,
-    unreachable,
-)
+from llama2vec.engines.engine import ABOUT, About, Engine, Entry, Hits, Vectors, missing, payload, read_about
+from llama2vec.engines.local import opening_errors
 
 _LISTED = 4096
 _FEW = 50_000  # Passages that are compared one by one; an index would be less exact and hardly faster
@@ -70,11 +60,9 @@ class Lance(Engine):
         self.place, self.errors = f"the table {collection} at {at}", (RuntimeError, ValueError, OSError)
         self._arrow, self._name = pyarrow, collection
         self._table: Any = None
-        try:
+        with opening_errors("LanceDB", self.kind, at, self.errors):
             self._database = lancedb.connect(at, api_key=token or None)
             self._exists()
-        except self.errors as error:
-            raise unreachable(f"LanceDB at {at}", error) from error
 
     def about(self) -> About | None:
         if not self._exists():

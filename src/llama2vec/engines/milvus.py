@@ -20,8 +20,8 @@ from llama2vec.engines.engine import (
     missing,
     payload,
     read_about,
-    unreachable,
 )
+from llama2vec.engines.local import opening_errors
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage
 
@@ -77,16 +77,17 @@ class Milvus(Engine):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.place, self.errors = f"the collection {collection} at {at}", (pymilvus.MilvusException,)
         self._types, self._name, self._has_words, self._seconds = pymilvus.DataType, collection, False, timeout
-        try:
-            self._client = pymilvus.MilvusClient(at, token=token, timeout=timeout)
-            self._client.list_collections(timeout=timeout)
-        except (pymilvus.MilvusException, OSError, RuntimeError) as error:
-            if "Open local milvus failed" in str(error) and Path(at).exists():
+        with opening_errors("Milvus", self.kind, at, (*self.errors, OSError, RuntimeError)):
+            try:
+                self._client = pymilvus.MilvusClient(at, token=token, timeout=timeout)
+                self._client.list_collections(timeout=timeout)
+            except (*self.errors, OSError, RuntimeError) as error:
+                if "Open local milvus failed" not in str(error) or not Path(at).exists():
+                    raise
                 raise EngineError(
                     f"{at} cannot be opened by Milvus Lite, which lets in one program at a time; end another one that "
                     "has it open, or run a Milvus server"
                 ) from error
-            raise unreachable(f"Milvus at {at}", error) from error
 
     def about(self) -> About | None:
         if not self._client.has_collection(self._name, timeout=self._seconds):

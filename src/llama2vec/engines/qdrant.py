@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,8 +19,8 @@ from llama2vec.engines.engine import (
     missing,
     payload,
     read_about,
-    unreachable,
 )
+from llama2vec.engines.local import opening_errors
 from llama2vec.errors import EngineError
 
 _NAMES = uuid.UUID("6f1f6d0e-7d5c-5a0b-9d5e-2b1c8f4e7a31")
@@ -74,26 +75,30 @@ class Qdrant(Engine):
         except ImportError:
             raise missing("qdrant-client", "qdrant") from None
         self.place, self.is_exclusive = f"the collection {collection} at {at}", "://" not in at
-        self.errors = (ApiException, RuntimeError, ValueError, OSError)
+        self.errors = (ApiException, RuntimeError, ValueError, OSError, sqlite3.Error)
         self._models, self._name, self._has_words = qdrant_client.models, collection, False
-        try:
-            if "://" in at:
+        with opening_errors("Qdrant", self.kind, at, self.errors):
+            if not self.is_exclusive:
                 where: dict[str, Any] = {"url": at, "api_key": token or None, "check_compatibility": False}
                 # The client takes a limit for all of its requests.
                 self._quick = qdrant_client.QdrantClient(**where, timeout=max(1, round(timeout)))
                 self._quick.get_collections()
                 self._client = qdrant_client.QdrantClient(**where, timeout=max(REQUEST_SECONDS, round(timeout)))
             else:
-                # One thread opens it, another one searches, and either may close it; one at a time, as SQLite demands.
-                self._client = qdrant_client.QdrantClient(path=at, force_disable_check_same_thread=True)
-                self._quick = self._client
-        except self.errors as error:
-            if self.is_exclusive and "already accessed" in str(error):
-                raise EngineError(
-                    f"{at} is open in another program, and Qdrant's local mode lets in one at a time; end that one, "
-                    "or run a Qdrant server"
-                ) from error
-            raise unreachable(f"Qdrant at {at}", error) from error
+                self._quick = self._client = self._opened(qdrant_client, at)
+
+    @staticmethod
+    def _opened(package: Any, at: str) -> Any:
+        try:
+            # One thread opens it, another one searches, and either may close it; one at a time, as SQLite demands.
+            return package.QdrantClient(path=at, force_disable_check_same_thread=True)
+        except RuntimeError as error:
+            if "already accessed" not in str(error):
+                raise
+            raise EngineError(
+                f"{at} is open in another program, and Qdrant's local mode lets in one at a time; end that one, "
+                "or run a Qdrant server"
+            ) from error
 
     def about(self) -> About | None:
         if not self._quick.collection_exists(self._name):

@@ -14,12 +14,12 @@ from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Set
 from llama2vec.data.settings import CorpusPairSettings, PassageSettings, ReadingSettings
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.generate.settings import GenerateSettings
-from llama2vec.languages import Language
 from llama2vec.mine.settings import MineSettings
 from llama2vec.pipeline.naming import named_as_in_a_run
 from llama2vec.retrieve.settings import EncodeSettings, IndexSettings
 from llama2vec.score.settings import EvaluateSettings
 from llama2vec.score.tasks import TASKS, find_task, locate
+from llama2vec.settings import LanguageSettings, merged
 
 logger = logging.getLogger(__name__)
 
@@ -33,33 +33,6 @@ def _switched(data: Any, sections: Iterable[str]) -> Any:
         return data
     words: dict[bool, dict[str, Any] | None] = {True: {}, False: None}
     return {key: words[value] if key in sections and isinstance(value, bool) else value for key, value in data.items()}
-
-
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Merge one tree of settings into another, overriding its values."""
-    found = dict(below)
-    for key, value in above.items():
-        under = found.get(key)
-        found[key] = _merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
-    return found
-
-
-def _with_language(data: dict[str, Any], language: str) -> dict[str, Any]:
-    """Put a language under every section that splits or counts words; where there is an index, it decides scoring."""
-    own: dict[str, Any] = {"language": language}
-    below: dict[str, Any] = {"passages": own}
-    is_on = {stage: isinstance(data.get(stage), dict) for stage in RUN_STAGES}
-    if is_on["pairs"]:
-        data = {**data, "pairs": _switched(data["pairs"], _MADE_PAIRS)}
-        below["pairs"] = {name: own for name in _MADE_PAIRS if isinstance(data["pairs"].get(name), dict)}
-    below |= {"adapt": {"text": own}} if is_on["adapt"] else {}
-    pretext = data["finetune"].get("pretext") if is_on["finetune"] else None
-    if isinstance(pretext, dict) and pretext.get("weight"):  # Without a weight, its other settings do nothing
-        below["finetune"] = {"pretext": own}
-    below |= {stage: own for stage in ("mine", "index") if is_on[stage]}
-    if is_on["evaluate"] and not is_on["index"]:
-        below["evaluate"] = own
-    return _merged(below, data)
 
 
 class ExampleSource(Settings):
@@ -124,19 +97,16 @@ class MiningStageSettings(MineSettings):
     rounds: Annotated[int, Field(ge=1)] = 1
 
 
-class RunConfig(Settings):
+class RunConfig(LanguageSettings):
     """All stages in one recipe. A stage without a section, or set to ``false``, is off; ``true`` runs it with defaults.
 
     ``[model]``, ``[prompts]`` and ``[encoder]`` apply to every stage; ``[adapt]`` and ``[finetune]`` may override
     parts of them, as in ``[finetune.model]``. ``[adapt.reading]`` may override ``[reading]``.
 
     Attributes:
-        language: ISO 639 code of the texts and queries, for sentence ends, stop words and stemmers, unless a section
-            sets its own ``language``; None = English.
         finetune: As in a fine-tuning recipe without ``data.sources``: it reads the output of ``mine`` or ``pairs``.
     """
 
-    language: Language | None = None
     corpus: str = ""  # Passages for adaptation, pairs, mining and encoding, unless a stage names its own
     reading: ReadingSettings = ReadingSettings()  # How documents and the rows of ``corpus`` are read
     passages: PassageSettings = PassageSettings()  # How documents are split, except for adaptation
@@ -178,12 +148,31 @@ class RunConfig(Settings):
             shared = {name: data[name] for name in ("model", "prompts", "encoder") if isinstance(data.get(name), dict)}
             for stage in ("adapt", "finetune"):
                 if isinstance(data.get(stage), dict):
-                    data[stage] = _merged(shared, data[stage])
+                    data[stage] = merged(shared, data[stage])
             if isinstance(data.get("adapt"), dict) and isinstance(data.get("reading"), dict):
-                data["adapt"] = _merged({"reading": data["reading"]}, data["adapt"])
-            if isinstance(language := data.get("language"), str):
-                data = _with_language(data, language)
+                data["adapt"] = merged({"reading": data["reading"]}, data["adapt"])
+            if isinstance(data.get("pairs"), dict):
+                data["pairs"] = _switched(data["pairs"], _MADE_PAIRS)
         return data
+
+    @classmethod
+    def below_language(cls, data: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+        """Return ``own`` below every section that splits or counts words; where there is an index, it decides scoring.
+
+        This is called after :meth:`_share`, because pydantic calls the validators of a subclass first.
+        """
+        below: dict[str, Any] = {"passages": own}
+        is_on = {stage: isinstance(data.get(stage), dict) for stage in RUN_STAGES}
+        if is_on["pairs"]:
+            below["pairs"] = {name: own for name in _MADE_PAIRS if isinstance(data["pairs"].get(name), dict)}
+        below |= {"adapt": {"text": own}} if is_on["adapt"] else {}
+        pretext = data["finetune"].get("pretext") if is_on["finetune"] else None
+        if isinstance(pretext, dict) and pretext.get("weight"):  # Without a weight, its other settings do nothing
+            below["finetune"] = {"pretext": own}
+        below |= {stage: own for stage in ("mine", "index") if is_on[stage]}
+        if is_on["evaluate"] and not is_on["index"]:
+            below["evaluate"] = own
+        return below
 
     @model_validator(mode="after")
     def _stages_fit(self) -> RunConfig:

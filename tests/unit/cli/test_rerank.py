@@ -102,6 +102,47 @@ def test_ctrl_c_keeps_the_scores_and_the_same_command_resumes(
     assert list(tmp_path.glob("*.scores-*")) == []
 
 
+def test_a_kill_after_the_run_is_in_its_place_leaves_scores_that_the_same_command_removes(
+    folder: Path, run: Path, model: Path, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.trec"
+    call = ["rerank", run, "--model", model, "--device", "cpu", "--task", folder, "--depth", 2, "-o", output]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as until_the_kill:
+        until_the_kill.setattr("llama2vec.kept.discard_kept", killed)
+        assert command_line(*call).code == 130
+    assert len(list(tmp_path.glob("*.scores-*"))) == 1
+    whole = output.read_bytes()
+    assert "exists already" in command_line.refused(*call)
+    assert list(tmp_path.glob("*.scores-*")) == []
+    assert output.read_bytes() == whole
+
+
+def test_scores_that_are_kept_to_replace_a_run_stay_until_they_have(
+    folder: Path, run: Path, model: Path, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.trec"
+    call = ["rerank", run, "--model", model, "--device", "cpu", "--task", folder, "-o", output]
+    assert command_line(*call, "--depth", 2).code == 0
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as until_the_kill:
+        until_the_kill.setattr("llama2vec.data.tasks.trec.write_run", killed)
+        assert command_line(*call, "--depth", 3, "--overwrite").code == 130
+    (kept,) = tmp_path.glob("*.scores-*")
+    before = kept.read_bytes()
+    assert "exists already" in command_line.refused(*call, "--depth", 3)
+    assert kept.read_bytes() == before
+    monkeypatch.setattr(PairScorer, "scores", killed)  # All are kept
+    assert command_line(*call, "--depth", 3, "--overwrite").code == 0
+    assert not kept.exists()
+
+
 def test_queries_and_passages_may_come_from_files_or_an_index(
     folder: Path, run: Path, model: Path, llama_folder: Path, tmp_path: Path, command_line: CommandLine
 ) -> None:

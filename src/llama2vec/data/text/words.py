@@ -134,6 +134,8 @@ def chosen_stop_words(choice: str, language: str, *, key: str = "text.stop_words
     """
     if choice == "none":
         return None
+    if language in WITHOUT_SPACES:
+        _tell_of_phrases(language)
     if choice == "iso":
         return stop_words(language)
     path = _NLTK if choice == "nltk" else Path(choice)
@@ -148,6 +150,19 @@ def chosen_stop_words(choice: str, language: str, *, key: str = "text.stop_words
     if not words:
         raise ConfigError(f"{key}: {choice} holds no word; write one a line, or choose none")
     return words
+
+
+WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km"})
+"""Languages whose sentences are runs of letters without spaces: Chinese, Japanese, Thai, Lao, Burmese, Khmer."""
+
+
+@cache  # Once, although each stage chooses them more than once
+def _tell_of_phrases(language: str) -> None:
+    logger.warning(
+        "stop words have hardly any effect in language '%s': it is written without spaces, so a whole phrase counts as "
+        "one word",
+        language,
+    )
 
 
 def stop_words_identity(choice: str) -> str:
@@ -192,6 +207,16 @@ def bare(text: str) -> str:
     True
     """
     return text if text.isascii() else _LEFT_OUT.sub("", text)
+
+
+def one_spelling(word: str) -> str:
+    """Return a word composed and without the marks that writers may leave out; its letters and their case stay.
+
+    >>> one_spelling("fu\\u0308r") == "für"
+    True
+    """
+    # What lower case leaves of a Turkish İ stays: whether it is an i, the language says.
+    return "i\u0307".join(map(bare, unicodedata.normalize("NFC", word).split("i\u0307")))
 
 
 def word_key(word: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.artifact import read_object
-from llama2vec.config import ModelSettings, Settings
+from llama2vec.config import ModelSettings
 from llama2vec.data.documents.folder import UNREADABLE, check_there, walk
 from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
@@ -25,6 +25,7 @@ from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore
 from llama2vec.retrieve.syncing.folder_source import FolderSource, reading_plan
 from llama2vec.retrieve.syncing.inventory import STORE_FOLDER, Inventory
 from llama2vec.retrieve.syncing.library import Library, SyncReport, own_paths
+from llama2vec.settings import LanguageSettings
 from llama2vec.terminal import counted, printable_line
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ _WALKS_PER_WAIT = 20
 """Watching takes at most this share of one core: a wait lasts so many times as long as a look at the folder."""
 
 
-class SyncSettings(Settings):
+class SyncSettings(LanguageSettings):
     """How a folder is read and indexed."""
 
     reading: ReadingSettings = ReadingSettings()
@@ -272,9 +273,9 @@ def _patterns(old: Inventory | None) -> frozenset[str]:
 def _merged(old: Inventory | None, given: SyncSettings) -> SyncSettings:
     """Return the settings of the last time with those that were given now."""
     kept = {"index": old.settings, **old.source} if old else {}
-    now = given.model_dump(exclude_unset=True)
+    now = given.model_dump(exclude_unset=True, exclude={"language"})  # Its sections have it
     if given.index.vector_format != "float32":
         # A format that is given now takes the place of the other one.
         kept["index"] = {name: value for name, value in kept.get("index", {}).items() if name not in ("half", "int8")}
-    parts = {name: {**kept.get(name, {}), **now.get(name, {})} for name in SyncSettings.model_fields}
+    parts = {name: {**kept.get(name, {}), **now.get(name, {})} for name in ("reading", "passages", "index")}
     return SyncSettings.model_validate(parts)

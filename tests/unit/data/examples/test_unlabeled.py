@@ -18,8 +18,10 @@ from llama2vec.data.examples.unlabeled import (
     adaptation_examples,
     cut_into_pieces,
     group_documents,
+    joined,
     limited_passages,
     pairs_from_corpus,
+    sentence_parts,
     sentences,
 )
 from llama2vec.data.settings import CorpusPairSettings, PairShares, TextSettings
@@ -303,7 +305,7 @@ def test_texts_without_spaces_are_cut_by_their_signs() -> None:
     whole = DocumentTexts("a", (sentence * 20,))
     pieces = cut_into_pieces(whole, TextSettings(language="zh"))
     assert all(8 <= count_words(piece) <= 64 for piece in pieces[:-1])
-    assert "".join(pieces).replace(" ", "") == sentence * 20
+    assert "".join(pieces) == sentence * 20  # No space comes in
     assert len(pieces) > 5
 
 
@@ -312,9 +314,35 @@ def test_pairs_of_texts_without_spaces_have_queries_and_passages_of_the_wanted_l
     found = pairs([Passage("a", text)], settings("first_sentence", "halves", "crop", keep_query_in_passage=1))
     assert len(found) == 3
     assert all(3 <= count_words(pair.query) <= 64 for pair in found)
-    crop = found[-1]
+    first, halves, crop = found
+    assert first.query + first.positives[0] == text
+    assert text in (halves.query + halves.positives[0], halves.positives[0] + halves.query)
     assert crop.query in text
     assert crop.positives == (text,)
+
+
+def test_a_crop_that_its_passage_loses_leaves_no_space_in_a_text_without_spaces() -> None:
+    text = "羊驼是安第斯山脉的骆驼科动物。它们满足时会哼鸣。" * 3
+    for seed in range(20):
+        pair = one(Passage("a", text), settings("crop", keep_query_in_passage=0), seed)
+        rest = pair.positives[0]
+        assert any(rest[:at] + pair.query + rest[at:] == text for at in range(len(rest) + 1))
+
+
+def test_sentences_are_joined_with_the_space_that_stood_between_them() -> None:
+    text = "  羊驼哼鸣。它们吃草。\u3000草是绿的。\n\nThey hum.  They  eat."
+    parts = sentence_parts(text, "zh")
+    assert [part.rstrip() for part in parts] == sentences(text, "zh")
+    assert joined(parts) == "羊驼哼鸣。它们吃草。 草是绿的。 They hum. They eat."
+    spaced = " ".join(text.upper() for text in (TEXT, TEXT))
+    assert joined(sentence_parts(spaced)) == " ".join(sentences(spaced)) == spaced
+
+
+def test_texts_of_a_document_and_its_last_piece_are_joined_with_a_space() -> None:
+    whole = DocumentTexts("a", ("羊驼哼鸣。它们吃草。", "草是绿的。"))
+    assert cut_into_pieces(whole, TextSettings(language="zh")) == ["羊驼哼鸣。它们吃草。 草是绿的。"]
+    rest = DocumentTexts("a", ("一" * 63 + "。", "草是绿的。"))
+    assert cut_into_pieces(rest, TextSettings(language="zh", draw_lengths=False)) == ["一" * 63 + "。 草是绿的。"]
 
 
 def test_equal_limits_give_pieces_of_one_length() -> None:

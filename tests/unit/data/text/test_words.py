@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from llama2vec.data.text import words
 from llama2vec.data.text.words import (
     chosen_stop_words,
     count_words,
@@ -119,6 +120,24 @@ def test_stop_words_come_from_the_list_of_the_language(caplog: pytest.LogCapture
     assert "river" not in stop_words("en")
     assert stop_words("xx") == frozenset()
     assert "no stop-word list for language 'xx': all words count" in caplog.text
+
+
+def test_the_log_says_once_where_stop_words_have_no_effect(caplog: pytest.LogCaptureFixture) -> None:
+    words._tell_of_phrases.cache_clear()
+    for _ in range(2):
+        assert "的" in (chosen_stop_words("iso", "zh") or ())
+    chosen_stop_words("none", "ja")
+    chosen_stop_words("iso", "de")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("stop words have hardly any effect in language 'zh': it is written without spaces")
+
+
+def test_58_languages_have_stop_words_and_3_of_them_are_written_without_spaces() -> None:
+    import stopwordsiso
+
+    languages = stopwordsiso.langs()  # docs/method.md tells both numbers
+    assert (len(languages), languages & words.WITHOUT_SPACES) == (58, {"zh", "ja", "th"})
+    assert all(map(stop_words, languages))
 
 
 def test_the_list_of_the_authors_code_is_shipped_whole() -> None:

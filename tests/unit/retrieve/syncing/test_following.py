@@ -209,6 +209,19 @@ def test_settings_of_the_last_time_stay_unless_they_are_given(docs: Path) -> Non
     assert (kept["language"], kept["half"]) == ("de", True)
 
 
+def test_one_language_is_kept_for_words_and_sentence_ends(docs: Path) -> None:
+    index = following(docs, None, settings=SyncSettings.model_validate({"language": "de"})).index
+    for settings, (words, ends) in (
+        (SyncSettings.model_validate({"language": "de"}), ("de", "de")),
+        (SyncSettings(), ("de", "de")),
+        (SyncSettings(index=LibrarySettings(language="fr")), ("fr", "de")),
+        (SyncSettings.model_validate({"language": "it"}), ("it", "it")),
+    ):
+        following(docs, None, settings=settings).sync()
+        kept = Library(index).inventory
+        assert (kept.settings["language"], kept.source["passages"]["language"]) == (words, ends)
+
+
 def test_passages_are_measured_in_the_tokens_of_the_model(docs: Path, llama_folder: Path) -> None:
     (docs / "long.md").write_text("A stone bridge crosses the wide river. " * 40)
     following(docs, None).sync()
