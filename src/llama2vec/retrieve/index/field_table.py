@@ -35,6 +35,12 @@ _MOST_COLUMNS = 1990  # SQLite takes 2,000
 _LARGEST = 2**63
 
 
+def is_current(file: Path) -> bool:
+    """Tell whether a file holds a table of this version, by the header of SQLite's file."""
+    with file.open("rb") as opened:
+        return int.from_bytes(opened.read(64)[60:], "big") == TABLE_VERSION
+
+
 def write_field_table(passages: Iterable[Passage], file: str | Path) -> sqlite3.Connection:
     """Write the table of a store's passages, in row order; return the connection.
 

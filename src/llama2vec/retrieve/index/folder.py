@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _FORMAT = "llama2vec-index"
-MANIFEST, _FAISS, _FIELDS = "index.json", "index.faiss", "fields.sqlite"
+MANIFEST, _FAISS, FIELDS = "index.json", "index.faiss", "fields.sqlite"
 _BM25, _PART = "bm25", "part.json"
 BM25_PART = f"{_BM25}/{_PART}"
 
@@ -138,7 +138,7 @@ def build_index(
         differs = {name for name in wanted if not anew and wanted[name] != there[name]}
         makes_vectors = anew or bool(differs - {"bm25"}) or (overwrite and (kind is not None or not bm25))
         makes_bm25 = wanted["bm25"] and (anew or "bm25" in differs or (overwrite and bm25))
-        replaced = ({MANIFEST, _FAISS, _FIELDS} if makes_vectors else set()) | ({_BM25} if makes_bm25 else set())
+        replaced = ({MANIFEST, _FAISS, FIELDS} if makes_vectors else set()) | ({_BM25} if makes_bm25 else set())
         replaced |= set() if same_store and (keeps_bm25 or bm25) else {_BM25}
         entries = os.listdir(output) if output.is_dir() else []
         folder = work.begin(keep=[name for name in entries if name not in replaced and not name.startswith(".lock-")])
@@ -207,7 +207,7 @@ def open_fields(path: str | Path, store: VectorStore) -> PassageFields:
     if not isinstance(sha256, str):
         return PassageFields(lambda: store_passages(store))
     again = f"build the index again with `llama2vec index {store.path} --output {folder} --overwrite`"
-    return PassageFields(lambda: store_passages(store), folder / _FIELDS, sha256, again)
+    return PassageFields(lambda: store_passages(store), folder / FIELDS, sha256, again)
 
 
 def search_facts(path: str | Path) -> str:
@@ -300,7 +300,7 @@ def _read_index(folder: Path) -> Found | None:
         part = None
     sizes = {folder / _BM25 / name: file.bytes for name, file in part.files.items()} if part else {}
     is_whole = manifest.kind in ("exact", "engine") or (folder / _FAISS).is_file()
-    is_whole = is_whole and (manifest.fields_sha256 is None or (folder / _FIELDS).is_file())
+    is_whole = is_whole and (manifest.fields_sha256 is None or (folder / FIELDS).is_file())
     is_whole = is_whole and all(file.is_file() and file.stat().st_size == size for file, size in sizes.items())
     asked = manifest.search.model_dump(include={"dims", "recall"}, exclude_none=True) if manifest.search else {}
     asked |= {"engine": asdict(manifest.engine)} if manifest.engine else {}
@@ -314,7 +314,7 @@ INDEX = Kind(
     "an index",
     _read_index,
     resumable=False,
-    entries=(MANIFEST, _FAISS, _FIELDS, f"{_BM25}/*.json", f"{_BM25}/*.npy"),
+    entries=(MANIFEST, _FAISS, FIELDS, f"{_BM25}/*.json", f"{_BM25}/*.npy"),
 )
 
 
@@ -322,9 +322,9 @@ def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping
     """Write ``index.json``, ``index.faiss`` for the FAISS kinds, and the table of fields where there are any."""
     kind, sha256, fields, search = plan["settings"]["kind"], None, None, None
     if store.has_fields:
-        with closing(write_field_table(store_passages(store), folder / _FIELDS)):
+        with closing(write_field_table(store_passages(store), folder / FIELDS)):
             pass
-        fields = _flushed(folder / _FIELDS).sha256
+        fields = _flushed(folder / FIELDS).sha256
     asked, engine = plan["settings"]["search"] or {}, None
     if kind == "engine":
         engine = Target(**asked["engine"])

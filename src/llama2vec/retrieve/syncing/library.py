@@ -25,9 +25,9 @@ from llama2vec.files import check_inputs, remove
 from llama2vec.manifest import digest
 from llama2vec.model.source import cache_folder
 from llama2vec.records import Passage, VectorFormat
-from llama2vec.retrieve.index.field_table import TABLE_VERSION
-from llama2vec.retrieve.index.folder import build_index
-from llama2vec.retrieve.index.lexical import words_version
+from llama2vec.retrieve.index import field_table
+from llama2vec.retrieve.index.folder import BM25_PART, FIELDS, build_index
+from llama2vec.retrieve.index.lexical import Bm25Index
 from llama2vec.retrieve.settings import LibrarySettings
 from llama2vec.retrieve.store.journal import Journal, kept_journals, remove_journals
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore, store_passages
@@ -171,7 +171,7 @@ class Library:
                 files.append(without(record, offsets, store.passages(span)) if offsets else record)
             encoder = _OnlyKnown(store, len(store) - len(removed)) if store.has_vectors else None
             settings = LibrarySettings.model_validate(old.settings)
-            after = old.model_copy(update={"files": tuple(files), "versions": _versions(settings)})
+            after = old.model_copy(update={"files": tuple(files)})
             folder = work.begin()
 
             def passages() -> Iterator[Passage]:
@@ -245,12 +245,12 @@ class _Sync:
                 plan=plan,
                 model=dict(self._model) if self._model else None,
                 contract_hash=self._encoder.contract_hash if self._encoder else "",
-                versions=_versions(self._settings),
                 files=changes.records,
             )
             self._check(changes, after)
             _warn_of_removed(changes.counts)
             is_new = changes.differs or old is None or _made_by(old) != _made_by(after)
+            is_new = is_new or not _is_current(target / INDEX_FOLDER)
             encoded = self._replace(changes, after, store) if is_new else 0
             if not is_new:
                 self._sweep(target)
@@ -351,12 +351,13 @@ def _write(
 
 def _made_by(inventory: Inventory) -> tuple[Any, ...]:
     """Return what decides store and index besides the passages; a model may be known before it has made vectors."""
-    return inventory.folder, inventory.settings, inventory.model, inventory.contract_hash, inventory.versions
+    return inventory.folder, inventory.settings, inventory.model, inventory.contract_hash
 
 
-def _versions(settings: LibrarySettings) -> dict[str, int]:
-    """Return the versions of what an index makes of its passages; where one is raised, the next sync makes it again."""
-    return {"fields": TABLE_VERSION, "words": words_version(settings.language)}
+def _is_current(index: Path) -> bool:
+    """Tell whether this version would make the same of an index's passages: BM25's words, and the table of fields."""
+    fields = index / FIELDS
+    return Bm25Index.is_current((index / BM25_PART).parent) and (not fields.exists() or field_table.is_current(fields))
 
 
 def _journal_path(target: Path) -> Path:

@@ -9,8 +9,10 @@ import logging
 import os
 import shlex
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,8 +89,8 @@ def test_an_index_whose_fields_or_words_are_of_another_version_is_made_again_onc
     index = tmp_path / "index"
     sync(folder, index, HashEncoder())
     made = content(index)
-    old = Library(index).inventory.model_copy(update={"versions": {}})
-    old.write(index)
+    with closing(sqlite3.connect(index / "index" / "fields.sqlite")) as table:
+        table.execute("PRAGMA user_version = 0")
     source, encoder = BlankLineSource(folder), HashEncoder()
     assert sync(folder, index, encoder, source=source).is_new
     assert (source.read_paths, encoder.encoded, content(index)) == ([], [], made)
