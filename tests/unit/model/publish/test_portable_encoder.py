@@ -20,9 +20,11 @@ from sentence_transformers import SentenceTransformer
 from two_threads import assert_threads_agree
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
+from llama2vec.errors import GoldenVectorsError
 from llama2vec.manifest import digest
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.golden import load_golden
 from llama2vec.model.publish import portable_encoder, portable_files
 from llama2vec.model.publish.portable_encoder import PortableEncoder
 
@@ -289,6 +291,8 @@ def test_what_sentence_transformers_saves_opens_in_both(
     ours = Encoder.load(tmp_path / "again", settings=FLOAT32)
     assert ours.contract_hash == encoder.contract_hash
     np.testing.assert_array_equal(ours.encode_passages(texts), encoder.encode_passages(texts))
+    with pytest.raises(GoldenVectorsError, match=r"no golden\.json: saved by sentence-transformers.* --write`"):
+        load_golden(tmp_path / "again", ours.contract_hash)
     theirs = opened(tmp_path / "again")
     np.testing.assert_allclose(theirs.encode_query(texts), encoder.encode_queries(texts), atol=1e-5, rtol=0)
     for file in ("modules.json", "portable_encoder.py", "README.md"):
