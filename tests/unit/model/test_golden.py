@@ -86,5 +86,7 @@ def test_the_golden_texts_show_what_they_are_there_for() -> None:
 
 def test_missing_golden_vectors_are_not_laid_to_another_program(saved: Path) -> None:
     (saved / "golden.json").unlink()
-    with pytest.raises(GoldenVectorsError, match=r"no golden\.json: the model was saved before .*or the file was removed"):
+    with pytest.raises(
+        GoldenVectorsError, match=r"no golden\.json: the model was saved before .*or the file was removed"
+    ):
         load_golden(saved, "")
