@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.fidelity.architectures import save_tiny
 from transformers import PreTrainedTokenizerFast
 
 import llama2vec.explain.explanation as explanation_module
+from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
 from llama2vec.data.examples.unlabeled import sentences
 from llama2vec.errors import ModelError

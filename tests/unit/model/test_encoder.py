@@ -558,7 +558,7 @@ def test_a_model_in_shards_is_read_whole_and_leaves_none_behind(
 
 @pytest.mark.parametrize("given", ["8", -1, True, 1.5, np.float32(8)])
 def test_a_batch_size_that_is_no_number_of_tokens_is_refused(llama_folder: Path, given: Any) -> None:
-    line = "batch_tokens is .*; give (a whole number|at least 0)"
+    line = r"batch_tokens is .*; give (a whole number|at least 0)"
     with pytest.raises(ConfigError, match=line):
         Encoder.load(llama_folder, settings=FLOAT32, batch_tokens=given)
     encoder = encoder_for(llama_folder)
@@ -574,7 +574,7 @@ def test_a_batch_size_that_is_no_number_of_tokens_is_refused(llama_folder: Path,
 
 @pytest.mark.parametrize("given", [10.5, "10", True])
 def test_a_limit_that_is_no_number_of_tokens_is_refused(llama_folder: Path, given: Any) -> None:
-    with pytest.raises(ConfigError, match="max_tokens is .*; give a whole number"):
+    with pytest.raises(ConfigError, match=r"max_tokens is .*; give a whole number"):
         encoder_for(llama_folder).encode_poolings(["river"], "self", given)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.fidelity.architectures import save_tiny
 from transformers import AutoModelForCausalLM
 
+from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.pretext.head import has_plain_head, logit_distance, tolerance
 
 
