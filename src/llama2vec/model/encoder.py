@@ -28,7 +28,7 @@ from llama2vec.model.loading import quiet_transformers, weights_to_save
 from llama2vec.model.local import check_layer_count, fetched
 from llama2vec.model.pooling import Pooling, check_finite, unit_vectors
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
-from llama2vec.model.publish.portable_files import PUBLIC_FILES
+from llama2vec.model.publish.portable_files import PUBLIC_FILES, check_other_reading
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.publish.publishing import add_public_files
 from llama2vec.model.source import COMPACT_FILE, COMPACT_FILES, ModelSource, ModelSpec, resolve_model
@@ -135,6 +135,7 @@ class Encoder:
             check_layer_count(source, settings.layers)
         elif spec.layers:
             settings = settings.model_copy(update={"layers": spec.layers})
+        check_other_reading(source)
         backbone = load_backbone(settings, source=source)
         if source.carries_contract:
             folder = Path(source.location)

@@ -84,7 +84,12 @@ def write_onnx(encoder: Encoder, folder: Path) -> None:
             program.save(folder / ONNX_FILE, external_data=size > _MOST_INLINE)
     # torch.export and the converter each have a dozen kinds of errors.
     except Exception as error:
-        raise ModelError(f"{backbone.source.name}: torch cannot write it as ONNX: {_cause(error)}") from error
+        kind = type(backbone.model).__name__
+        logger.debug("torch.onnx.export of %s", kind, exc_info=error)
+        raise ModelError(
+            f"{backbone.source.name}: torch's exporter cannot write {kind} ({_cause(error)}); use llama2vec serve or "
+            "sentence-transformers"
+        ) from error
 
 
 def _cause(error: BaseException) -> str:
