@@ -50,6 +50,7 @@ check:
 	$(BIN)/python -m docs.command_line --check
 	$(BIN)/python -m docs.results_tables --check
 	$(BIN)/python -m docs.architectures --check
+	$(BIN)/python -m docs.modules --check
 	$(BIN)/python .ci/audit.py
 
 bench:
@@ -61,6 +62,7 @@ docs:
 	$(BIN)/python -m docs.command_line
 	$(BIN)/python -m docs.results_tables
 	$(BIN)/python -m docs.architectures
+	$(BIN)/python -m docs.modules
 
 clean:
 	rm -rf runs build dist

@@ -33,7 +33,7 @@ from benchmarks.study import tables as study_tables
 from benchmarks.study.comparisons import Scores
 from benchmarks.study.protocol import load_protocol
 from benchmarks.study.results import read_results
-from benchmarks.tables import markdown
+from benchmarks.tables import columns, markdown, spaced, transposed
 from llama2vec.errors import Llama2VecError
 from llama2vec.files import write_atomic
 from llama2vec.records import Report
@@ -83,7 +83,7 @@ def quality_table(budget: str, results: Path) -> str:
     file = _read(path)
     systems = {"raw-mean": "raw, mean", "raw-prompted": "raw, prompted", "adapted": "adapted"}
     systems |= {"bm25": "BM25", "minilm": "all-MiniLM-L6-v2"}
-    rows = [["task", "measure", *systems.values()]]
+    rows = [["task", *systems.values()]]
     for task, scores in file["tasks"].items():
         first = next(iter(scores.values()))
         size = f"{first.get('pairs', first.get('queries')):,} {'pairs' if 'pairs' in first else 'queries'}"
@@ -92,9 +92,8 @@ def quality_table(budget: str, results: Path) -> str:
             "–" if system == "bm25" and first["measure"] == "spearman" else _with_interval(scores.get(system))
             for system in systems
         ]
-        rows.append(
-            [f"{_TASK_NAMES.get(task, task)}, {size}", first["measure"].replace("spearman", "Spearman"), *cells]
-        )
+        measure = first["measure"].replace("spearman", "Spearman")
+        rows.append([f"{_TASK_NAMES.get(task, task)}, {size}, {measure}", *cells])
     return markdown(rows)
 
 
@@ -113,9 +112,10 @@ def raw_table(_: str, results: Path) -> str:
 
 
 def hybrid_table(model: str, results: Path) -> str:
-    """Return what each search reaches with one model (``benchmarks/quality/hybrid.py``), and tests of its average.
+    """Return what each search reaches with one model (``benchmarks/quality/hybrid.py``), then tests of its average.
 
-    Rows of the peer model follow ours where the file has them (``--peer``).
+    A line stands for a set, and a column for a search; those of the peer model follow ours where the file has them
+    (``--peer``).
     """
     path = results / f"hybrid-smollm2-{model}-cpu.json"
     try:
@@ -130,16 +130,19 @@ def hybrid_table(model: str, results: Path) -> str:
     }
     names = {"bm25": "BM25", _PEER: "MiniLM", f"min-max({_PEER}+bm25)": "MiniLM + BM25"}
     references = {system: name for system, name in names.items() if system in values}
-    rows = [["search", *tasks, "average", *(f"vs {name}" for name in references.values())]]
+    scores = [["set", *tasks, "**average**"]]
+    tests = [["average of", *(f"vs {name}" for name in references.values())]]
     for system, found in values.items():
         means = {name: fmean(per_query.values()) for name, per_query in found.items()}
-        cells = [*(f"{mean:.3f}" for mean in means.values()), f"**{fmean(means[name] for name in averaged):.3f}**"]
-        for reference in references:
-            tested = system not in references or [*references].index(system) > [*references].index(reference)
-            cells.append(_difference(values[reference], found, averaged) if tested else "–")
-        rows.append([_SEARCH_NAMES[system], *cells])
+        average = f"**{fmean(means[name] for name in averaged):.3f}**"
+        scores.append([_SEARCH_NAMES[system], *(f"{mean:.3f}" for mean in means.values()), average])
+        before = [*references][: [*references].index(system)] if system in references else [*references]
+        cells = [_difference(values[one], found, averaged) if one in before else "–" for one in references]
+        if before:
+            tests.append([_SEARCH_NAMES[system], *cells])
     over = f"The average and its tests go over {', '.join(averaged)}, each set alike."
-    return f"{markdown(rows)}\n\n{over} p: paired randomization test, two-sided, uncorrected."
+    method = f"{over} p: paired randomization test, two-sided, uncorrected."
+    return f"{markdown(transposed(scores))}\n\n{markdown(tests)}\n\n{method}"
 
 
 def whole_sets_table(_: str, results: Path) -> str:
@@ -169,9 +172,9 @@ def finetuning_variants_table(series: str, results: Path) -> str:
 
 
 def _compared_rows(rows: Mapping[str, Any], noun: str, reference: str) -> str:
-    """Return rows with their scores and the difference to one of them, over the sets of the average."""
+    """Return rows with their average and its difference to one of them, then their scores on each set."""
     sets = {task: task.partition("/")[0] for task, one in rows[reference]["scores"].items() if "nDCG@10" in one}
-    lines = [[noun, *sets.values(), "average", "STS-B dev", f"vs {reference}"]]
+    lines = [[noun, "average", f"vs {reference}", "STS-B dev", *sets.values()]]
     per_query = {
         name: {
             task: {str(place): value for place, value in enumerate(found["scores"][task]["values"])} for task in sets
@@ -182,21 +185,21 @@ def _compared_rows(rows: Mapping[str, Any], noun: str, reference: str) -> str:
         spearman = next(one["spearman"] for one in found["scores"].values() if "spearman" in one)
         scores = [f"{found['scores'][task]['nDCG@10']:.3f}" for task in sets]
         test = "–" if name == reference else _difference(per_query[reference], per_query[name], list(sets))
-        lines.append([name, *scores, f"**{found['average']:.3f}**", f"{spearman:.3f}", test])
-    return markdown(lines)
+        lines.append([name, f"**{found['average']:.3f}**", test, f"{spearman:.3f}", *scores])
+    return "\n\n".join(markdown(columns(lines, places)) for places in (range(1, 4), range(4, len(lines[0]))))
 
 
-def warm_start_table(_: str, results: Path) -> str:
-    """Return what training on a bare corpus adds to the ready model (``benchmarks/quality/warm_start.py``)."""
-    cells = _read(results / "warm-start.json")["cells"]
+def warm_start_table(model: str, results: Path) -> str:
+    """Return what training on a bare corpus adds to a model (``benchmarks/quality/warm_start.py``)."""
+    cells = _read(results / f"warm-start-{model}.json")["cells"]
     arms = list(dict.fromkeys(arm for found in cells.values() for arm in found if arm != "BM25"))
-    rows = [["model", *(f"{name}: vectors, with BM25" for name in cells)]]
+    rows = [["set: vectors, with BM25", *cells]]
     for arm in arms:
         both = ([found[arm][search]["nDCG@10"] for search in ("vectors", "with BM25")] if arm in found else None
                 for found in cells.values())  # fmt: skip
         rows.append([arm, *(f"{one[0]:.3f}, {one[1]:.3f}" if one else study_tables.MISSING for one in both)])
     rows.append(["BM25 alone", *(f"{found['BM25']['nDCG@10']:.3f}" for found in cells.values())])
-    return markdown(rows)
+    return markdown(transposed(rows))
 
 
 def _difference(
@@ -211,13 +214,13 @@ def _difference(
     low, high = test.interval
     p_value = p_value_text(test.randomization_p)
     sign = "" if p_value.startswith("<") else "= "
-    return f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}], p {sign}{p_value}".replace("p <", "p < ")
+    return f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}]<br>p {sign}{p_value}".replace("p <", "p < ")
 
 
 def _with_interval(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return study_tables.MISSING
-    return f"{found['score']:.3f} [{found['interval'][0]:.3f}, {found['interval'][1]:.3f}]"
+    return spaced(f"{found['score']:.3f}", f"[{found['interval'][0]:.3f}, {found['interval'][1]:.3f}]")
 
 
 _AUTHORS = {"authors.json": "one of its kind", "authors-llama-2-tokenizer.json": "LLaMA-2's"}
@@ -260,7 +263,7 @@ def authors_table(_: str, results: Path) -> str:
 
 
 def scale_table(_: str, results: Path) -> str:
-    """Return time and memory of every index at every number of passages (``benchmarks/scale/indexes.py``)."""
+    """Return time and memory of building and opening every index, then of searching it (``benchmarks/scale``)."""
     rows = [["passages", "index", "build, s", "build, MiB", "open, s", "first query, s", "a query, ms (95 %)",
              "100 queries, s", "search, MiB", "recall@10"]]  # fmt: skip
     for name, one in _read(results / "scale.json")["sizes"].items():
@@ -276,7 +279,7 @@ def scale_table(_: str, results: Path) -> str:
             elif why := build.get("stopped") or build.get("refused"):
                 cells[0] = "recall not reached" if "refused" in build else why.partition(",")[0]
             rows.append([f"{int(count):,} x {width}", kind, *cells])
-    return markdown(rows)
+    return "\n\n".join(markdown(columns(rows, places, labels=2)) for places in (range(2, 6), range(6, 10)))
 
 
 def updates_table(_: str, results: Path) -> str:

@@ -42,6 +42,7 @@ from llama2vec.retrieve.syncing import Following
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.report.text import system_markdown, system_tables
 from llama2vec.score.results import Result, write_result
+from llama2vec.terminal import display
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.toml"
 QUESTION = "How do I open a web page in the browser?"
@@ -84,16 +85,14 @@ def run_demo(output: Path, config: AdaptConfig, ready: str = READY_MODEL) -> Non
     task, passages = prepare_task(output / "data")
     lexical = Bm25Index.build(passages)
     reports = [score_bm25(lexical, task, passages, output)]
-    console.print(*system_tables(reports), "BM25 is done; now the model that comes with llama2vec, as it is.")
+    display(*system_tables(reports), "BM25 is done; now the model that comes with llama2vec, as it is.")
     encoder = Encoder.load(ready)
     if not (output / READY.store).is_dir():
         rerank_the_first(encoder, lexical, passages)
     reports += score_encoder(encoder, task, passages, output, READY)
-    console.print(*system_tables(reports), "That needed no training. Now the method: a raw LLM, before and after it.\n")
+    display(*system_tables(reports), "That needed no training. Now the method: a raw LLM, before and after it.\n")
     reports += score_raw(task, passages, config, output)
-    console.print(
-        *system_tables(reports), "The raw LLM retrieves poorly. Adapting it on the passages, without labels.\n"
-    )
+    display(*system_tables(reports), "The raw LLM retrieves poorly. Adapting it on the passages, without labels.\n")
     config = config.model_copy(update={"text": config.text.model_copy(update={"corpus": str(output / "data")})})
     encoder = adapt_model(config, output / "adapted")
     reports += score_encoder(encoder, task, passages, output, ADAPTED)
@@ -212,7 +211,7 @@ def score_encoder(encoder: Encoder, task: BeirTask, passages: list[Passage], out
 def finish(output: Path, reports: list[Report], encoder: Encoder, seconds: float) -> None:
     """Write the report, print the table and one worked search by the vectors, and together with BM25."""
     (output / "report.md").write_text(f"# Scores\n\n{system_markdown(reports)}\n", encoding="utf-8")
-    console.print(*system_tables(reports))
+    display(*system_tables(reports))
     retriever = Retriever.open(output / ADAPTED.index, encoder)
     answers: dict[str, Mode] = {"adapted": "dense", "hybrid: adapted + BM25": "hybrid"}
     for name, mode in answers.items():

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.mistakes import results_so_far, told_in_one_line
 from benchmarks.provenance import made_by
 from benchmarks.study.protocol import Sets, load_protocol
-from benchmarks.study.sets import SampledSet, sampled_set, score_pairs, score_set
+from benchmarks.study.sets import SampledSet, embedding, sampled_set, score_pairs, score_set
 from llama2vec.config import ModelSettings
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
@@ -69,10 +69,7 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 def scored(encoder: Encoder, samples: Sequence[SampledSet], sets: Sets, data: Path) -> dict[str, Any]:
     """Return nDCG@10 of each sample and their average, and Spearman's correlation on the sentence pairs."""
-
-    def embed(texts: Any, as_queries: bool) -> Any:
-        return encoder.encode_queries(texts) if as_queries else encoder.encode_passages(texts)
-
+    embed = embedding(encoder)
     scores = {one.task.name: score_set(one, embed, sets.depth) for one in samples}
     average = fmean(one["nDCG@10"] for one in scores.values())
     scores |= {name: score_pairs(data / name, embed) for name in sets.sts}

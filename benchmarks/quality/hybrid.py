@@ -6,7 +6,7 @@ r"""Score dense, BM25 and hybrid search on samples of every retrieval set, and h
 Rows: ``dense`` (the vectors), ``bm25``, and two fusions of them: ``rrf`` (reciprocal ranks) and ``min-max`` (scores on
 one scale, equal weights: no weight is tuned). The samples are those of a budget of the study: easier than the whole
 sets, and the same for all rows. ``--peer`` adds all-MiniLM-L6-v2, alone and with BM25, so that fusions are compared
-with fusions. A task that the file holds is not run again. Vectors stay in ``--work``.
+with fusions. ``--sts`` adds STS-B. A task that the file holds is not run again. Vectors stay in ``--work``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.provenance import made_by
 from benchmarks.quality.systems import Embed, minilm
 from benchmarks.study.protocol import Sets, load_protocol
-from benchmarks.study.sets import SampledSet, dense_run, sampled_set
+from benchmarks.study.sets import SampledSet, dense_run, embedding, sampled_set, score_pairs
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Report, Run
@@ -67,6 +67,7 @@ def main() -> None:
     options.add_argument("--tasks", nargs="+", metavar="SET", help="some of the budget's sets; all unless told")
     options.add_argument("--budget", default="cpu", help="of the study: its sets are searched, texts cut as there")
     options.add_argument("--peer", action="store_true", help=f"also {PEER}, alone and with BM25")
+    options.add_argument("--sts", action="store_true", help="also the correlation on the budget's sentence pairs")
     arguments = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     sets = load_protocol(arguments.budget).sets
@@ -100,6 +101,12 @@ def main() -> None:
             results["peer"] = made_by()
         write_json(arguments.output, results)
         logging.info("%s: %s", task, {row: found["nDCG@10"] for row, found in rows.items()})
+    for name in sets.sts if arguments.sts else ():
+        if name not in results.setdefault("sts", {}):
+            encoder = encoder or sample_encoder(arguments.model, sets)
+            results["sts"][name] = score_pairs(arguments.data / name, embedding(encoder))
+            write_json(arguments.output, results | made_by())
+            logging.info("%s: %.3f", name, results["sts"][name]["spearman"])
     _print(results, sets)
 
 

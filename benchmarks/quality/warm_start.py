@@ -1,7 +1,7 @@
 r"""Show what training on a bare corpus adds to a ready model: pairs made from the corpus, or written questions.
 
     python -m benchmarks.quality.warm_start --data ../shared/data --work runs/warm \
-        --output benchmarks/results/warm-start.json
+        --output benchmarks/results/warm-start-ready.json
 
 Every set is a user with one corpus and no labels. An arm is what ``llama2vec run`` would do with that corpus; its model
 is then searched with the set's held-out queries, alone and with BM25 (equal weights, min-max). Sets are the samples of

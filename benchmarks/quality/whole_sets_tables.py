@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.tables import markdown
+from benchmarks.tables import ABSENT, markdown, spaced, transposed
 from llama2vec.score.report.text import p_value_text
 
 AVERAGE = ("cranfield", "scifact", "squad-dev", "medquad", "msmarco-5k")
@@ -18,7 +18,7 @@ MEASURE = "nDCG@10"
 
 
 def scores(results: Mapping[str, Any]) -> str:
-    """Return nDCG@10 of every row and set with its interval, the average, and STS-B."""
+    """Return a line per set with nDCG@10 of every system and its interval, then the average and STS-B."""
     names = [name for name in SETS if name in results["sets"]]
     lines = [["", *names, f"average of {len(results.get('averaged', ()))}", "STS-B dev", "STS-B test"]]
     for row in ROWS:
@@ -29,11 +29,11 @@ def scores(results: Mapping[str, Any]) -> str:
             [
                 row,
                 *cells,
-                "–" if average is None else f"**{average:.3f}**",
-                *("–" if one is None else _scored(one, "spearman") for one in sts),
+                ABSENT if average is None else f"**{average:.3f}**",
+                *(ABSENT if one is None else _scored(one, "spearman") for one in sts),
             ]
         )
-    return markdown(lines)
+    return markdown(transposed(lines))
 
 
 def tests(results: Mapping[str, Any]) -> str:
@@ -48,4 +48,4 @@ def tests(results: Mapping[str, Any]) -> str:
 
 def _scored(found: Mapping[str, Any], measure: str) -> str:
     low, high = found["interval"]
-    return f"{found[measure]:.3f} [{low:.3f}, {high:.3f}]"
+    return spaced(f"{found[measure]:.3f}", f"[{low:.3f}, {high:.3f}]")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from benchmarks.tables import markdown
+from benchmarks.tables import columns, markdown
 
 OURS = "ours"
 NAMES = {
@@ -62,7 +62,7 @@ def smallest_cosines(rows: Rows, side: str) -> dict[int, float]:
 
 
 def table(file: Mapping[str, Any]) -> str:
-    """Return tokens a second, cosines and latencies of every side as a Markdown table, and what did not run."""
+    """Return the speed of every side, then its cosines and latencies, as Markdown tables, and what did not run."""
     rows = file["rows"]
     lengths = sorted({length for length, _ in _groups(rows)})
     heads = [f"{length} tokens: tokens/s (ours / it)" for length in lengths]
@@ -92,7 +92,9 @@ def table(file: Mapping[str, Any]) -> str:
         cells.append(f"{median(query['cold_seconds']):.1f}" if timed else "–")
         lines.append([name, weights, *cells])
     notes = [f"- {name}: not measured ({why.partition('. ')[0]})" for name, why in stopped.items()]
-    return markdown(lines) + ("\n\n" + "\n".join(notes) if notes else "")
+    speeds = 2 + len(lengths)
+    parts = [columns(lines, places, labels=2) for places in (range(2, speeds), range(speeds, len(lines[0])))]
+    return "\n\n".join([*map(markdown, parts), *(["\n".join(notes)] if notes else [])])
 
 
 def bars(file: Mapping[str, Any]) -> str:

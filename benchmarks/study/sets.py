@@ -16,6 +16,7 @@ from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.tasks.beir import BeirTask, read_beir
 from llama2vec.data.tasks.sts import read_sentence_pairs
 from llama2vec.manifest import digest
+from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Run
 from llama2vec.retrieve.index.exact import best_rows
 from llama2vec.retrieve.index.lexical import Bm25Index
@@ -95,6 +96,11 @@ def dense_run(asked: npt.NDArray[np.floating], rows: npt.NDArray[np.floating], s
         scores = rows @ vector
         results[query.id] = {ids[row]: float(scores[row]) for row in best_rows(scores, depth).tolist()}
     return Run(results)
+
+
+def embedding(encoder: Encoder) -> Embed:
+    """Return an encoder's vectors as the scores here ask for them."""
+    return lambda texts, queries: encoder.encode_queries(texts) if queries else encoder.encode_passages(texts)
 
 
 def score_pairs(path: Path, embed: Embed) -> dict[str, Any]:

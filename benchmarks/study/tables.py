@@ -20,7 +20,7 @@ from benchmarks.study.comparisons import (
 )
 from benchmarks.study.protocol import ALL_PAIRS
 from benchmarks.study.results import missing_sets, state, wanted_sets
-from benchmarks.tables import markdown
+from benchmarks.tables import markdown, spaced
 from llama2vec.score.report.text import p_value_text
 
 MISSING = "missing"
@@ -28,7 +28,7 @@ _ADAPTED = ("ebae", "ebar", "both")
 
 
 def main_table(scores: Scores, *, all_seeds: bool = False) -> str:
-    """Return nDCG@10 of the arms of the main plan, a column for each set, mean and spread over the seeds.
+    """Return nDCG@10 of the arms of the main plan: the average, then each set, mean and spread over the seeds.
 
     Args:
         scores: The scores of one budget.
@@ -36,14 +36,14 @@ def main_table(scores: Scores, *, all_seeds: bool = False) -> str:
     """
     protocol = scores.protocol
     sets = protocol.sets.retrieval
-    rows = [["arm", "seeds", *sets, "average"]]
+    rows = [["arm (seeds)", "average", *sets]]
     for arm in main_arms(scores):
         done, planned = _seed_counts(scores, arm, sets)
         if done < (planned if all_seeds else 1):
             continue
         columns = [_mean(list(scores.of(arm, task).values())) for task in sets]
-        average = _mean(list(scores.average(arm).values()), strong=True)
-        rows.append([arm_name(arm, protocol), f"{done}/{planned}", *columns, average])
+        cells = [_mean(list(scores.average(arm).values()), strong=True), *columns]
+        rows.append([f"{arm_name(arm, protocol)} ({done}/{planned})", *(cell.replace(" ±", "<br>±") for cell in cells)])
     over = f"The average goes over {', '.join(protocol.sets.average)}." if protocol.sets.average != sets else ""
     return f"{markdown(rows)}\n\n{' '.join(filter(None, (over, _PLUS_MINUS)))}"
 
@@ -111,10 +111,10 @@ _METHOD = "[95 % bootstrap interval]; p is two-sided, paired, and corrected (Hol
 def _test_cells(answer: Answer) -> list[str]:
     test = answer.test
     assert test is not None
-    effect = "–" if test.effect_size is None else f"{test.effect_size:.2f}{_interval(test.effect_interval, 2)}"
+    effect = "–" if test.effect_size is None else f"{test.effect_size:.2f}"
     return [
-        f"{test.difference:+.3f}{_interval(test.interval, 3)}",
-        effect,
+        spaced(f"{test.difference:+.3f}", _interval(test.interval, 3)),
+        spaced(effect, _interval(test.effect_interval, 2)),
         p_value_text(test.t_p_corrected),
         p_value_text(test.randomization_p_corrected),
         f"{test.wins}/{test.ties}/{test.losses}",
@@ -246,4 +246,4 @@ def _mean(values: Sequence[float], *, strong: bool = False) -> str:
 
 
 def _interval(bounds: tuple[float, float] | None, digits: int) -> str:
-    return f" [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""
+    return f"[{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""

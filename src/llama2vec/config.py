@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from llama2vec.errors import ConfigError
 from llama2vec.files import read_text
+from llama2vec.records import Side
 from llama2vec.settings import Settings as Settings
 from llama2vec.settings import StableHashSettings as StableHashSettings
 from llama2vec.settings import first_problem
@@ -187,6 +188,11 @@ class EncoderSettings(StableHashSettings):
             raise ValueError(f"servable allows one layer and one reading of all texts, and not {differs[0]}; drop one")
         vars(self).update(follows)
         return self
+
+    def reading(self, side: Side) -> tuple[PromptName | None, int]:
+        """Return the prompt that follows the texts of a side, None with ``pooling=mean``, and their most tokens."""
+        prompt: PromptName = getattr(self, f"{side}_prompt")
+        return prompt if self.pooling == "slots" else None, getattr(self, f"{side}_max_tokens")
 
 
 ConfigT = TypeVar("ConfigT", bound=Settings)

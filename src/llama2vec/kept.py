@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llama2vec.artifact import Kind, discard
-from llama2vec.files import disk_errors, write_atomic
+from llama2vec.files import disk_errors, file_sha256, write_atomic
 from llama2vec.manifest import digest
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,35 @@ def discard_kept(output: Path, mark: str, kind: Kind | None = None, *, but: Path
                 left.unlink(missing_ok=True)
             else:
                 discard(left, kind)
+
+
+def note_replaced(path: Path, output: Path) -> None:
+    """Note in a kept file, which :class:`KeptScores` has opened, which older output it will replace, if any.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    if output.is_file():
+        keep(path, [_replaced(output)])
+
+
+def discard_left(output: Path, mark: str) -> None:
+    """Remove the files that an output has kept under a mark, unless they were kept to replace this very output.
+
+    A kill between an output and the end of its command leaves such files, and so does a second process that was killed.
+    """
+    with suppress(OSError):
+        left = list(output.parent.glob(f"{escape(output.name)}{mark}*"))
+        if left and output.is_file():
+            noted = json.dumps(_replaced(output)).encode()
+            for path in left:
+                if noted not in path.read_bytes().split(b"\n"):
+                    path.unlink(missing_ok=True)
+
+
+def _replaced(output: Path) -> list[object]:
+    """Return an entry that :class:`KeptScores` reads as scores of no pair."""
+    return [f"replaces {file_sha256(output)}", []]
 
 
 def read_kept(path: Path, usable: Callable[[Sequence[Any]], int] = len) -> list[Any]:

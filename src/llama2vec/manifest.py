@@ -20,6 +20,8 @@ MANIFEST_FILE = "manifest.json"
 """What made a trained encoder."""
 RUN_RECORD, RUN_FORMAT = "run.json", "llama2vec-run"
 """Which stages a run has finished, and what that file calls its format."""
+SEEDS_FILE = "seeds.json"
+"""What the seeds of one training, each in a folder of its own, agree on."""
 SEAL = "content_sha256"
 """The key of an object's own hash."""
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "faiss-cpu", "bm25s", "ir-measures")

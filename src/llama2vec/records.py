@@ -1,4 +1,4 @@
-"""The frozen types that travel between the stages."""
+"""The frozen types that travel between the stages: Passage, Query, TrainingExample, Run, Report."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Set
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self, get_args, get_origin
 
 from annotated_types import Le, Lt
 from pydantic import (
@@ -15,9 +15,11 @@ from pydantic import (
     ValidationInfo,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from llama2vec.errors import SettingsError, too_large
+from llama2vec.languages import Language
 
 
 class Settings(BaseModel):
@@ -63,6 +65,11 @@ class Settings(BaseModel):
     def idle(self, sets: Set[str]) -> str:
         """Say which setting cannot act beside the others, and what to do; "" where all can. ``sets``: keys of --set."""
         return ""
+
+    @classmethod
+    def worded(cls, section: str, problem: str) -> str:
+        """Return a problem of a section with the names by which the whole knows the settings."""
+        return problem
 
     @field_validator("*", mode="before")
     @classmethod
@@ -111,32 +118,98 @@ class StableHashSettings(Settings):
         return {name: value for name, value in serialize(self).items() if name not in unset}
 
 
+class LanguageSettings(Settings):
+    """Settings of which several sections have a language; one ``language`` is that of all that set none of their own.
+
+    Attributes:
+        language: ISO 639 code of the texts and queries, for sentence ends, stop words and stemmers, unless a section
+            sets its own ``language``; None = English.
+    """
+
+    language: Language | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one_language(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(language := data.get("language"), str):
+            return data
+        return merged(cls.below_language(data, {"language": language}), data)
+
+    @classmethod
+    def below_language(cls, data: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+        """Return ``own`` under the name of each section that has a language."""
+        sections = {name: section_of(field.annotation) for name, field in cls.model_fields.items()}
+        return {name: own for name, section in sections.items() if section and "language" in section.model_fields}
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Merge one tree of settings into another, overriding its values.
+
+    >>> merged({"a": {"b": 1, "c": 1}}, {"a": {"b": 2}})
+    {'a': {'b': 2, 'c': 1}}
+    """
+    found = dict(below)
+    for key, value in above.items():
+        under = found.get(key)
+        found[key] = merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return found
+
+
 def first_problem(schema: type[Settings], error: ValidationError, where: str) -> str:
     """Return the first problem that pydantic found, on one line that begins with ``where``."""
     problem = error.errors()[0]
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        known = _keys(schema, location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        # The whole key, as the recipe or --set would have it.
-        meant = ".".join([*location[:-1], *near])
-        hint = f"did you mean '{meant}'?" if near else f"known here: {', '.join(known)}"
-        return f"{where}: unknown key '{key}'; {hint}"
-    message = problem["msg"].removeprefix("Value error, ")
+        return f"{where}: unknown key '{key}'; {_hint(schema, location)}"
+    message = schema.worded(location[0] if location else "", problem["msg"].removeprefix("Value error, "))
     given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r:.200})"
     # What is wrong between sections has no key, and its message names the sections.
     return f"{where}: {key}: {message}{given}" if key else f"{where}: {message}{given}"
 
 
-def _keys(schema: type[Settings], location: list[str]) -> list[str]:
+_MOST_MEANT = 3
+"""A hint names at most so many keys."""
+
+
+def _hint(schema: type[Settings], location: list[str]) -> str:
+    """Return what may be meant by an unknown key: the same name in a section below, else the nearest name here.
+
+    Each is the whole key, as the recipe or --set would have it.
+    """
+    *sections, name = location
+    section = _section(schema, sections)
+    if section is None:
+        return "known here: "
+    below = sorted(_places(section, name), key=len)
+    near = difflib.get_close_matches(name, section.model_fields, n=1, cutoff=0.5)
+    meant = [place for place in below if len(place) == len(below[0])][:_MOST_MEANT] or [[one] for one in near]
+    if not meant:
+        return f"known here: {', '.join(section.model_fields)}"
+    keys = " or ".join(f"'{'.'.join([*sections, *place])}'" for place in meant)
+    return f"did you mean {keys}?"
+
+
+def _places(schema: type[Settings], name: str) -> list[list[str]]:
+    """Return the keys below a schema whose last part has a name, as their parts; items of lists have no keys."""
+    found: list[list[str]] = []
+    for key, field in schema.model_fields.items():
+        if key == name:
+            found.append([key])
+        if get_origin(field.annotation) is not list and (section := section_of(field.annotation)):
+            found += [[key, *place] for place in _places(section, name)]
+    return found
+
+
+def _section(schema: type[Settings], location: list[str]) -> type[Settings] | None:
     found: Any = schema
     for part in location:
         # A number is a position in a list, whose item type is already resolved.
         found = found if part.isdigit() else section_of(found.model_fields[part].annotation)
         if found is None:
-            return []
-    return list(found.model_fields)
+            return None
+    section: type[Settings] = found
+    return section
 
 
 def section_of(annotation: Any) -> type[Settings] | None:

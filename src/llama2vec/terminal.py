@@ -1,4 +1,4 @@
-"""What the terminal shows: printable text in its own encoding, and progress of long work on stderr."""
+"""What the terminal shows: printable text in its encoding and width, and progress of long work on stderr."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import io
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
+from unicodedata import combining, east_asian_width
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,15 @@ def printable(text: str) -> str:
     'a\\x1b[31mb\tc'
     """
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def printable_line(text: str) -> str:
+    r"""Return text that stands within one line, such as a file's name, with line breaks and tabs made visible, too.
+
+    >>> printable_line("a\nb\tc\x1b")
+    'a\\nb\\tc\\x1b'
+    """
+    return re.sub("[\t\n\u2028\u2029]", lambda match: match[0].encode("unicode_escape").decode(), printable(text))
 
 
 def is_first_process() -> bool:
@@ -92,12 +102,70 @@ def unprotected(stream: TextIO) -> TextIO:
     return stream.stream if isinstance(stream, PlainStream) else stream
 
 
-def table_console(width: int) -> Console:
-    """Return a console for tables on stdout, as wide as the terminal, or ``width`` where there is none."""
-    from rich.console import Console
+# The space inside an interval, and between a number and its unit or sign.
+_JOINING = re.compile(r"(?<=\d) (?=%|[shd]\b|.iB)|(?<=[~=<→]) (?=[-+−<\d])| (?=[=<] [-−\d])|(?<=\d,) (?=\S+\])")
+_COMMAND = re.compile("`[^`]+`")
+_NO_BREAK = "\u00a0"
+_LEAST_ROOM = 24
 
-    # Without color: only plain text may reach the terminal.
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else width, color_system=None)
+
+class Lines(Protocol):
+    """What is shown in lines that depend on the terminal's width."""
+
+    def lines(self, width: int | None) -> list[str]:
+        """Return lines of at most ``width`` columns; None = a full line for each row."""
+
+
+def display(*parts: str | Lines, err: bool = False) -> None:
+    """Print lines and tables on stdout, or on stderr with ``err``, in its width."""
+    stream, width = sys.stderr if err else sys.stdout, screen_width(err=err)
+    for part in parts:
+        for line in [part] if isinstance(part, str) else part.lines(width):
+            print("\n".join(wrapped(line, width)), file=stream, flush=True)
+
+
+def screen_width(*, err: bool = False) -> int | None:
+    """Return the columns of the terminal behind stdout or stderr; None where there is none."""
+    return shutil.get_terminal_size().columns if (sys.stderr if err else sys.stdout).isatty() else None
+
+
+def wrapped(text: str, width: int | None) -> list[str]:
+    """Return lines that are broken between words, at most ``width`` columns wide; None = as they are.
+
+    A line of several columns, two spaces or more apart, continues below its last one. Intervals, commands in
+    backquotes, and numbers with their units stay whole, and so does a word that is too wide, so that it can be copied.
+
+    >>> wrapped("  removed  12  empty: has no text at all in it", 36)
+    ['  removed  12  empty: has no text at', '               all in it']
+    """
+    lines = printable(text).split("\n")
+    return lines if width is None else [part for line in lines for part in folded(line, width)]
+
+
+def folded(line: str, width: int, *, at: str = "") -> Iterator[str]:
+    """Yield the parts of one line; a word that is too wide is broken after each ``at``."""
+    ends = (found.end() for found in re.finditer(r"\s{2,}(?=\S)", line))
+    start = max((end for end in ends if width_of(line[:end]) <= width - _LEAST_ROOM), default=0)
+    # A line without columns continues two spaces further, or it would look like two.
+    hanging = " " * (width_of(line[:start]) + (0 if line[:start].strip() else 2))
+    room, part = width - len(hanging), line[:start]
+    joined = _JOINING.sub(_NO_BREAK, line[start:])
+    for command in _COMMAND.findall(joined):
+        joined = joined.replace(command, command.replace(" ", _NO_BREAK)) if width_of(command) <= room else joined
+    for word in re.split("(?<= )", joined):
+        # Chinese or Japanese text has no spaces, and may be broken between any two of its characters.
+        between = "(?<=.)" if width_of(word) > len(word) else f"(?<={at})" if at else "$"
+        for piece in filter(None, re.split(between, word)) if width_of(word.rstrip()) > room else [word]:
+            if width_of(part + piece.rstrip()) > width:
+                yield from [part.rstrip().replace(_NO_BREAK, " ")] if part.strip() else []
+                part = hanging[: max(0, width - width_of(piece.rstrip()))]
+            part += piece
+    yield part.rstrip().replace(_NO_BREAK, " ")
+
+
+def width_of(text: str) -> int:
+    """Return how many columns a text takes; Chinese characters take two."""
+    return sum((east_asian_width(one) in "WF") + (not combining(one)) for one in text)
 
 
 _LOG_EVERY_SECONDS = 10.0

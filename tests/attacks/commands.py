@@ -47,7 +47,15 @@ _TO = ["-o", OUT]
 _ENCODE = ["encode", "adapted", "corpus.jsonl", *_TO, "--shard-size", "8", *LOADING]
 _RUN = ["run", "recipe.toml", *_TO]
 _SEARCH = ["search", "index", "--queries", "beir", "--run", OUT]
+_RERANK = ["rerank", "hybrid.trec", "--model", "adapted", "--task", "beir", "--depth", "5", *_TO, *LOADING]
 _LABELED = ["-o", f"{OUT}.jsonl"]
+_GENERATE = ["generate", "corpus.jsonl", *_LABELED, "--model", "llm", *LOADING, *(
+    f"--set=generate.{setting}" for setting in (
+        "prompt={passage}", "passages=4", "questions=8", "question_max_tokens=64", "temperature=2", "top_p=1",
+        "min_words=1", "max_words=64", "round_trip=0", "most_copied=1", "batch_size=2",
+    )
+)]  # fmt: skip
+_DISTILL = ["distill", "adapted", "--queries", "queries.jsonl", "--corpus", "corpus.jsonl", "--count", "30", *_TO]
 _MINE = ["mine", "train.jsonl", "--corpus", "corpus.jsonl", *_LABELED]
 _SCORE = ["evaluate", "adapted", "--task", "beir", "--task", "pairs.tsv", *_TO, "--name", "a", *LOADING]
 _COMPARE = ["compare", "hybrid.trec", "words.trec", "--task", "beir", "--flips", "500"]
@@ -106,6 +114,10 @@ WRITERS = [
     Command([*_SEARCH, *LOADING], ("index", "store", "adapted", "beir")),
     Command([*_SEARCH, "--mode", "bm25"], ("index", "store", "beir")),
     _over([*_SEARCH, "--mode", "dense", *LOADING], "words.trec", "index", "store", "adapted", "beir"),
+    Command(_RERANK, ("hybrid.trec", "adapted", "beir")),
+    _over([*_RERANK, "--name", "again"], "words.trec", "hybrid.trec", "adapted", "beir"),
+    Command(_GENERATE, ("llm", "corpus.jsonl")),
+    Command([*_DISTILL, *LOADING], ("adapted", "queries.jsonl", "corpus.jsonl")),
     Command(_SCORE, ("adapted", "beir", "pairs.tsv")),
     Command(
         ["evaluate", "adapted", "--task", "beir", *_TO, "--mode", "hybrid", "--set=stores=disk/stores", *LOADING],

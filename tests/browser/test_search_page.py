@@ -395,6 +395,18 @@ def test_evidence_is_marked_in_scripts_without_spaces(page: Page, tmp_path: Path
         assert page.texts(".hit mark") == ["ปลา", "किताब"]
 
 
+def test_little_words_of_the_passages_language_are_not_marked(page: Page, tmp_path: Path) -> None:
+    passages = [Passage("a", "Die Miete ist hoch, und die Wohnung ist es nicht."), Passage("b", "Lama")]
+    encoder = TopicEncoder()
+    store = write_store(lambda: iter(passages), encoder, tmp_path / "german", source={})
+    query = PreparedQuery(encoder.contract_hash)
+    searcher = Retriever(ExactIndex(store), query, bm25=Bm25Index.build(passages))
+    with services() as start:
+        page.open(f"{start(encoder=encoder, searcher=searcher, query=query).url}/?mode=bm25&q=wie+ist+die+Miete")
+        page.status("1 passage by BM25")
+        assert page.texts(".hit mark") == ["Miete"]
+
+
 def test_a_token_is_asked_for_and_kept_for_this_tab_alone(page: Page, serve: Serve) -> None:
     page.open(f"{serve(token='sesame').url}/?q=llama")
     wait_until(lambda: page.one("#token-form").is_displayed())

@@ -374,8 +374,6 @@ def test_opensearch_is_asked_in_the_words_of_its_documentation(
         ("milvus", "http://127.0.0.1:9"),
         ("qdrant", "http://127.0.0.1:9"),
         ("qdrant", "ftp://127.0.0.1"),
-        ("milvus", "no/such/folder/passages.db"),
-        ("lancedb", "/proc/none/tables"),
         ("pgvector", "postgresql://me:secret@127.0.0.1:9/base"),
         ("opensearch", "http://me:secret@127.0.0.1:9"),
     ],
@@ -384,6 +382,15 @@ def test_an_engine_that_does_not_answer_ends_in_one_line(kind: str, at: str) -> 
     with pytest.raises(EngineError, match="cannot be reached") as raised:
         Target(kind, at, "passages").open(2)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "at"),
+    [("milvus", "no/such/folder/passages.db"), ("lancedb", "/proc/none/tables"), ("qdrant", "/proc/none/points")],
+)
+def test_a_folder_that_cannot_be_made_ends_in_one_line_about_the_folder(kind: str, at: str) -> None:
+    with pytest.raises(EngineError, match=r"cannot (be written|open) .*; check the folder and the disk"):
+        Target(kind, at, "passages").open(2)
 
 
 @pytest.mark.parametrize("kind", [*ENGINES, "faiss"])

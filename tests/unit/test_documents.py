@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from markdown_it import MarkdownIt
 
 from llama2vec.cli import app
 
@@ -100,3 +101,20 @@ def test_links_to_headings_lead_to_one(page: Path) -> None:
     links = re.findall(r"\]\(([\w/.-]*\.md)?#([^)\s]+)\)", page.read_text(encoding="utf-8"))
     lost = [(name, anchor) for name, anchor in links if anchor not in anchors(page.parent / name if name else page)]
     assert lost == []
+
+
+READ = [page for page in {*PAGES, *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")} if page.name != "CHANGELOG.md"]
+READ += [ROOT / "benchmarks" / "README.md", *ROOT.glob("models/*/README.md")]
+WIDE_PAGES = sorted(page for page in READ if page.suffix == ".md")
+MOST_LETTERS = 120
+"""Of a line of code: GitHub shows about 115, and outputs of the command line have up to 120."""
+MOST_COLUMNS = 9
+
+
+@pytest.mark.parametrize("page", WIDE_PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_code_and_tables_fit_the_width_of_a_page(page: Path) -> None:
+    blocks = MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8"))
+    code = [line for block in blocks if block.type in ("fence", "code_block") for line in block.content.splitlines()]
+    assert [line for line in code if len(line) > MOST_LETTERS] == []
+    rules = re.findall(r"^\|(?: *:?-+:? *\|)+$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [rule for rule in rules if rule.count("|") - 1 > MOST_COLUMNS] == []

@@ -14,8 +14,10 @@ from llama2vec.kept import (
     KEPT_STORE,
     KeptScores,
     discard_kept,
+    discard_left,
     keep,
     kept_path,
+    note_replaced,
     read_kept,
 )
 
@@ -95,3 +97,21 @@ def test_scores_that_were_kept_are_not_asked_again(tmp_path: Path) -> None:
     assert kept_path(output, KEPT_SCORES, "another") != path
     discard_kept(output, KEPT_SCORES)
     assert list(output.parent.iterdir()) == []
+
+
+def test_what_is_left_beside_a_whole_output_is_discarded_but_not_what_will_replace_it(tmp_path: Path) -> None:
+    output = tmp_path / "[1].trec"
+    first, second = kept_path(output, KEPT_SCORES, 1), kept_path(output, KEPT_SCORES, 2)
+    keep(first, [["a", [[0.5]]]])
+    note_replaced(first, output)  # There is none yet
+    discard_left(output, KEPT_SCORES)
+    assert first.exists()
+    output.write_text("whole", encoding="utf-8")
+    note_replaced(second, output)
+    discard_left(output, KEPT_SCORES)
+    assert not first.exists()
+    assert second.exists()
+    assert KeptScores(LengthScorer(), second).scores(["q"], [["p"]]) == [[1.0]]
+    output.write_text("replaced", encoding="utf-8")
+    discard_left(output, KEPT_SCORES)
+    assert not second.exists()

@@ -1,15 +1,16 @@
-"""The rules of the house: sizes, layers, names of tests, and the map in docs/architecture.md."""
+"""The rules of the house: sizes, layers, names of tests, and the list in docs/architecture.md."""
 
 from __future__ import annotations
 
 import ast
 import graphlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import grimp
 import pytest
+
+from docs import modules
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "llama2vec"
@@ -17,8 +18,8 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in ("__i
 FILES = sorted(path for path in SOURCE.rglob("*") if path.is_file() and path.suffix != ".pyc")
 
 # Half is the method, from a corpus to a table; the other half reads, splits, syncs and filters documents.
-MAX_PYTHON_LINES = 49_500
-MAX_PYTHON_FILES = 320
+MAX_PYTHON_LINES = 51_200
+MAX_PYTHON_FILES = 328
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 MAX_PARAMETERS = 8
@@ -43,22 +44,6 @@ def parameter_count(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     arguments = function.args
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     return sum(argument.arg not in ("self", "cls") for argument in named)
-
-
-def mapped_files(page: str) -> list[str]:
-    """Return the files that the tree in docs/architecture.md names, relative to the package."""
-    folders: list[str] = []
-    found = []
-    for line in page.splitlines():
-        entry = re.match(r"^    ((?:│   |    )*)(?:├── |└── )(\S+) +\S", line)
-        if entry is None:
-            continue
-        del folders[len(entry[1]) // 4 :]
-        if entry[2].endswith("/"):
-            folders.append(entry[2])
-        else:
-            found.append("".join(folders) + entry[2])
-    return found
 
 
 def test_no_file_is_longer_than_the_limit() -> None:
@@ -110,7 +95,8 @@ def test_imports_form_no_cycle_type_only_imports_included() -> None:
         pytest.fail(f"import cycle: {' imports '.join(error.args[1])}")
 
 
-def test_the_architecture_page_names_every_file_once_but_packages_that_hold_only_a_docstring() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    named = [path for path in FILES if path.name != "__init__.py" or len(ast.parse(path.read_text()).body) > 1]
-    assert sorted(mapped_files(page)) == [relative(path) for path in named]
+def test_the_architecture_page_lists_every_file_once_with_the_first_line_of_its_docstring() -> None:
+    page = modules.PAGE.read_text(encoding="utf-8")
+    files = [path for path in modules.listed(page) if not path.endswith("/")]
+    assert sorted(files) == [relative(path) for path in FILES if path.name != "__init__.py"]
+    assert modules.with_lines(page) == page, "run `make docs`"

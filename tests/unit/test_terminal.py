@@ -16,9 +16,12 @@ from llama2vec.terminal import (
     PlainStream,
     ProgressReporter,
     counted,
+    display,
     plain_terminal,
     printable,
+    printable_line,
     unprotected,
+    wrapped,
 )
 
 OSC_LINK = "\x1b]8;;http://x\x07here\x1b]8;;\x07"
@@ -39,6 +42,10 @@ OSC_LINK = "\x1b]8;;http://x\x07here\x1b]8;;\x07"
 )
 def test_control_sequences_are_shown_and_not_obeyed(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_a_name_within_a_line_shows_its_line_breaks_and_tabs() -> None:
+    assert printable_line("a\n\tb\r\u2028c\x1b") == r"a\n\tb\r\u2028c\x1b"
 
 
 def test_a_count_has_its_noun_in_the_right_number() -> None:
@@ -204,3 +211,62 @@ def test_a_bar_is_whole_at_80_columns(clock: list[float], monkeypatch: pytest.Mo
     lines = [line.rstrip() for line in re.split(r"\r|\n", re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", screen.getvalue()))]
     assert any(line.endswith(" 1,234,567/8,841,823, 342.9/s, 6:09 h left loss 3.214") for line in lines), lines
     assert all(len(line) <= width for line in lines)
+
+
+def test_lines_continue_below_their_last_column() -> None:
+    line = "  skipped     5  a picture: photograph-0.png, photograph-1.png, … 2 more"
+    assert wrapped(line, 60) == [
+        "  skipped     5  a picture: photograph-0.png,",
+        "                 photograph-1.png, … 2 more",
+    ]
+    assert wrapped(line, None) == [line]
+    # Without room for a column, and in a sentence, the rest is indented.
+    assert wrapped("  the first and the second and the third", 30) == [
+        "  the first and the second and",
+        "    the third",
+    ]
+    assert wrapped("one two three four", 12) == ["one two", "  three four"]
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("the difference lies in [−0.100, +0.200] at most", "[−0.100, +0.200]"),
+        ("no difference is shown (p = 0.3000 after Holm)", "(p = 0.3000"),
+        ("peak memory of all the stages is ~ 3.0 GiB here", "~ 3.0 GiB"),
+        ("what they show as true with 80 % power or more", "80 %"),
+        ("use it with `llama2vec run a.toml` from now on", "`llama2vec run a.toml`"),
+    ],
+)
+def test_what_belongs_together_stays_on_one_line(text: str, whole: str) -> None:
+    for width in range(26, 50):
+        lines = wrapped(text, width)
+        assert any(whole in line for line in lines), lines
+        assert " ".join(" ".join(lines).split()) == text
+        assert max(map(len, lines)) <= width
+
+
+def test_a_word_wider_than_the_terminal_stays_whole_with_less_indentation() -> None:
+    path = "/work/" + "harbour/" * 4 + "corpus.jsonl"
+    assert wrapped(f"Wrote {path}", 52) == ["Wrote", f"  {path}"]
+    assert wrapped(f"Wrote {path}", 50) == ["Wrote", path]
+    assert wrapped(f"Wrote {path}", 40) == ["Wrote", path]
+
+
+def test_text_without_spaces_in_wide_characters_is_broken_between_them() -> None:
+    assert wrapped("起重机提升重物", 8) == ["起重机提", "  升重物"]
+
+
+def test_a_table_is_shown_in_the_width_of_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Widths:
+        def lines(self, width: int | None) -> list[str]:
+            return [f"{width}"]
+
+    monkeypatch.setenv("COLUMNS", "72")
+    for name, screen, err in (("stdout", _Terminal(), False), ("stderr", _Terminal(), True)):
+        monkeypatch.setattr(sys, name, screen)
+        display(Widths(), "text", err=err)
+        assert screen.getvalue() == "72\ntext\n"
+    monkeypatch.setattr(sys, "stdout", pipe := io.StringIO())
+    display(Widths())
+    assert pipe.getvalue() == "None\n"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptName, PromptSettings, Settings
+from llama2vec.data.corpus.spread import spread_mark
 from llama2vec.data.settings import ReadingSettings, TextSettings
 from llama2vec.data.text.words import stop_words_identity
 from llama2vec.training.settings import OptimizerSettings, TrackingSettings
@@ -113,6 +114,7 @@ class AdaptConfig(Settings):
             exclude={"objective": {"micro_batch_tokens", "sequences"}, "reading": True, "tracking": True}
         )
         found["text"]["stop_words"] = stop_words_identity(self.text.stop_words)
+        found["text"] |= spread_mark(self.text.limit, [self.text.corpus])
         return found | ({"reading": self.reading.choices} if self.reading.choices else {})
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""``llama2vec adapt``: text in, encoder out; mistakes in a call show before torch is imported."""
+"""adapt_model, text in and encoder out: mistakes in a call show before torch is imported."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import PromptSettings
-from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.data.documents.folder import ReadingReport
+from llama2vec.data.examples.unlabeled import limited_passages
 from llama2vec.data.text.words import chosen_stop_words
 from llama2vec.errors import ConfigError
 from llama2vec.model.local import fetched
@@ -74,8 +74,7 @@ def adapt_model(
     plan = STAGE.plan(config.deciding(), corpus, model_fingerprint(config.model.name))
     read = passages
     if read is None:
-        limit = config.text.limit or None
-        read = inputs.read(read_passages(config.text.corpus, limit=limit, settings=config.reading, report=report))
+        read = inputs.read(limited_passages(config.text.corpus, config.text.limit, config.reading, report))
     with claim_output(
         output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
         inputs=[config.text.corpus], sharding=config.optimizer.sharding,

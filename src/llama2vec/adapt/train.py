@@ -259,7 +259,7 @@ def _prepare(
     skip = chosen_stop_words(config.text.stop_words, config.text.language)
     tokenize = TargetTokenizer(
         backbone.tokenizer, room, skip, joined=config.objective.targets == "words",
-        max_joined=_most_joined(backbone.tokenizer, config.text),
+        max_joined=_most_joined(backbone.tokenizer, config.text), language=config.text.language,
     )  # fmt: skip
     weights, sample = None, examples[:: max(1, len(examples) // _SAMPLE)]
     warn_of_cut_texts(sample, config, backbone.tokenizer, room)

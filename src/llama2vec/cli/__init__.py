@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from llama2vec.errors import ConfigError, Llama2VecError, too_large
 from llama2vec.files import is_disk_full
-from llama2vec.terminal import PlainFormatter, is_first_process, plain_terminal, printable
+from llama2vec.terminal import PlainFormatter, is_first_process, plain_terminal, printable_line
 
 COMMAND_GROUPS = {
     "Search": {
@@ -291,5 +291,5 @@ def _refuse_undecodable(arguments: Sequence[str]) -> None:
 def _fail(message: str) -> None:
     # A value of thousands of characters would bury what is wrong with it.
     readable = _LONG_WORD.sub(lambda word: f"{word[0][:100]}…{word[0][-100:]}", message)
-    print(f"llama2vec: {printable(readable)}", file=sys.stderr)
+    print(f"llama2vec: {printable_line(readable)}", file=sys.stderr)
     sys.exit(2)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llama2vec.errors import ConfigError
-from llama2vec.terminal import counted, printable, unprotected
+from llama2vec.terminal import counted, display, printable, printable_line, unprotected
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.search.fusion import Mode
@@ -28,22 +28,11 @@ if TYPE_CHECKING:
 _INDENT, _WIDEST, _MOST_MORE = 5, 100, 5
 _LINE_OPTIONS = {
     "+{line} {file}": (
-        "vi",
-        "vim",
-        "nvim",
-        "gvim",
-        "view",
-        "nano",
-        "emacs",
-        "emacsclient",
-        "micro",
-        "kak",
-        "joe",
-        "gedit",
+        "vi", "vim", "nvim", "gvim", "view", "nano", "emacs", "emacsclient", "micro", "kak", "joe", "gedit",
     ),
     "--goto {file}:{line}": ("code", "codium", "cursor"),
     "{file}:{line}": ("subl", "hx", "helix", "zed"),
-}
+}  # fmt: skip
 """How editors open a file at a line; others get the file alone."""
 
 
@@ -68,7 +57,7 @@ class Answers:
         elif hits:
             show(hits, question, folder)
         else:
-            typer.echo(f"Nothing found: {self.why_nothing('the question')}.")
+            display(f"Nothing found: {self.why_nothing('the question', [question])}.")
         if opens:
             open_best(hits, question, folder)
 
@@ -79,10 +68,12 @@ class Answers:
         hits = self.retriever.hits(question, self.mode_now(), 1, where=self.where, group=self.group)
         open_best(hits, question, corpus_folder(self.retriever.store))
 
-    def why_nothing(self, asked: str) -> str:
-        """Say why a search found nothing; ``asked`` = what was searched for."""
+    def why_nothing(self, asked: str, questions: Sequence[str]) -> str:
+        """Say why a search for some questions found nothing; ``asked`` = what an answer calls them."""
         if self.where is not None and not len(self.retriever.fields.rows(self.where)):
             return "no passage matches the filter"
+        if not self.retriever.on_present(lambda opened: opened.bm25 is None or any(map(opened.bm25.reads, questions))):
+            return f"BM25 finds no word to compare in {asked}: single letters and stop words do not count"
         among = " that matches the filter" if self.where is not None else ""
         return f"no passage{among} shares a word with {asked}"
 
@@ -147,14 +138,14 @@ def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
 
     console = _console()
     for hit in hits:
-        place = printable(location(hit.passage, question))
+        place = printable_line(location(hit.passage, question))
         head = Text().append(f"{hit.rank:>3}. ", style="bold").append(f"{hit.score:.3f}  ", style="dim")
         head.append(place, style=_linked(hit, folder))
         if hit.passage.title:
-            head.append("  ").append(printable(hit.passage.title), style="bold")
+            head.append("  ").append(printable_line(hit.passage.title), style="bold")
         shown = printable(excerpt(hit, question))
         part = Text(shown)
-        for begin, end in evidence(shown, question):
+        for begin, end in evidence(shown, question, hit.passage.text):
             part.stylize("bold yellow", begin, end)
         others = also(hit)
         console.print(head, soft_wrap=True)
@@ -173,7 +164,7 @@ def also(hit: Hit) -> str:
     if len(shown) > 1 and all(place.startswith("line ") for place in shown):
         shown = [shown[0].replace("line", "lines"), *(place.removeprefix("line ") for place in shown[1:])]
     more = ", …" if len(places) > _MOST_MORE else ""
-    return printable(f"also: {', '.join(shown)}{more}") if shown else ""
+    return printable_line(f"also: {', '.join(shown)}{more}") if shown else ""
 
 
 def print_json(hits: Sequence[Hit], question: str, mode: str, where: str | None) -> None:
@@ -215,7 +206,7 @@ def open_best(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
     if finished.returncode:
         raise ConfigError(f"--open: {command[0]} ended with status {finished.returncode} on {file}")
     if passage.place.page is not None:
-        typer.echo(f"Opened {file}; the passage is on page {passage.place.page}.")
+        display(f"Opened {printable_line(str(file))}; the passage is on page {passage.place.page}.")
 
 
 def _opener(file: str, line: int | None) -> list[str] | None:

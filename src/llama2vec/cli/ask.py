@@ -16,7 +16,7 @@ from llama2vec.config import load_config
 from llama2vec.errors import OutputBusyError
 from llama2vec.retrieve.syncing.following import Following, SyncSettings
 from llama2vec.retrieve.syncing.library import Library
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display, printable_line
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.search.retriever import Retriever
@@ -40,7 +40,7 @@ def ask_command(
     ] = False,
     model: Annotated[str, typer.Option(help="Encoder for the vectors.")] = READY_MODEL,
     index: Annotated[Path | None, typer.Option(help="Folder for the index; default: in your cache.")] = None,
-    sets: Annotated[list[str] | None, set_option("index.language=de; remembered for later calls")] = None,
+    sets: Annotated[list[str] | None, set_option("language=de; remembered for later calls")] = None,
 ) -> None:
     """Answer a question from a folder of documents; reads, indexes and searches it in one command.
 
@@ -65,9 +65,9 @@ def ask_command(
 
     def answer_by_words(report: SyncReport) -> None:
         if question is not None and not as_json:
-            typer.echo(f"BM25 results from {counted(report.passages, 'passage')}:")
+            display(f"BM25 results from {counted(report.passages, 'passage')}:")
             Answers(_by_words(home), "bm25", where).to(question, depth)
-            typer.echo("\nEncoding the passages to search with vectors too; Ctrl-C keeps finished vectors.", err=True)
+            display("\nEncoding the passages to search with vectors too; Ctrl-C keeps finished vectors.", err=True)
             answered.append(report.passages)
 
     following = Following(
@@ -84,7 +84,7 @@ def ask_command(
             answers.open(question)
         return
     if answered:
-        typer.echo("\nBM25 and vectors together:")
+        display("\nBM25 and vectors together:")
     answers.to(question, depth, as_json=as_json, opens=opens)
 
 
@@ -98,7 +98,7 @@ def _sync(following: Following, home: Path) -> None:
         if not Library(home).exists:
             raise  # The first call is still reading, so nothing can answer yet
         # Another call makes vectors; what is there already answers.
-        typer.echo(f"{error}; answering from its current state", err=True)
+        display(f"{printable_line(str(error))}; answering from its current state", err=True)
 
 
 def _by_words(home: Path) -> Retriever:

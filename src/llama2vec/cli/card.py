@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from llama2vec.errors import OutputExistsError
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 
 def card_command(
@@ -31,4 +31,4 @@ def card_command(
         raise OutputExistsError(
             f"{model / CARD_FILE} has an author; move the file away, or add this line to hand it over: {CARD_MARK}"
         )
-    typer.echo(f"Wrote {model / CARD_FILE} with {counted(len(reports), 'result')}")
+    display(f"Wrote {model / CARD_FILE} with {counted(len(reports), 'result')}")

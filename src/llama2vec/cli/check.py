@@ -17,7 +17,7 @@ from llama2vec.data.examples.labeled import splits_of
 from llama2vec.errors import ConfigError, ExampleFormatError
 from llama2vec.files import FileKind, check_new, write_output
 from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 if TYPE_CHECKING:
     from llama2vec.data.examples.report import ExampleReport
@@ -67,7 +67,7 @@ def check_command(
             source, split=read, count_tokens=count_tokens, query_max_tokens=limits[0],
             passage_max_tokens=limits[1], negatives=negatives, reading=config.reading,
         )  # fmt: skip
-        typer.echo(f"{report}\n")
+        display(report, "")
         reports.append(report)
     _note_unscored(reports)
     _finish(reports, output, overwrite)
@@ -91,16 +91,16 @@ def _note_unscored(reports: list[ExampleReport]) -> None:
     if without and len(without) < len(reports):
         rows = counted(sum(report.examples for report in without), "row")
         names = ", ".join(report.source for report in without)
-        typer.echo(f"Worth a look: {names}: {rows} without scores, which other sources have\n")
+        display(f"Worth a look: {names}: {rows} without scores, which other sources have\n")
 
 
 def _finish(reports: list[ExampleReport], output: Path | None, overwrite: bool) -> None:
     if output:
         facts = {"reports": [dataclasses.asdict(report) for report in reports]}
         write_output(output, json.dumps(facts, indent=2, ensure_ascii=False) + "\n", _REPORT, overwrite=overwrite)
-        typer.echo(f"Wrote {output}")
+        display(f"Wrote {output}")
     faulty = [report.summary() for report in reports if report.problem_count]
     if faulty:
         raise ExampleFormatError(f"{'; '.join(faulty)}; correct or delete these rows")
     rows = sum(report.rows for report in reports)
-    typer.echo(f"Checked {', '.join(report.source for report in reports)}: {counted(rows, 'row')}, no problems")
+    display(f"Checked {', '.join(report.source for report in reports)}: {counted(rows, 'row')}, no problems")

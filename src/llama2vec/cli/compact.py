@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llama2vec.cli.options import already_done
+from llama2vec.terminal import display
 
 
 def compact_command(
@@ -30,8 +31,8 @@ def compact_command(
     is_done = already_done(COMPACT, output, overwrite=overwrite)
     made = save_compact(model, output, base=base, rank=rank, overwrite=overwrite)
     what = f"{output} is already done" if is_done else f"Saved {output}"
-    typer.echo(
+    display(
         f"{what} [{made.megabytes:.1f} MB, rank {made.rank}], a difference from {made.base}: {made.kept:.2%} "
         f"of the squared norm is kept, and the cosine to the encoder's own vectors is at least {made.cosine:.5f}"
     )
-    typer.echo(f"Only llama2vec opens compact encoders; {model} itself {made.stacks}")
+    display(f"Only llama2vec opens compact encoders; {model} itself {made.stacks}")

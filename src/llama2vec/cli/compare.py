@@ -16,7 +16,7 @@ from llama2vec.cli.settings_options import lists_settings, options_from, refuse_
 from llama2vec.config import Settings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 if TYPE_CHECKING:
     from llama2vec.data.settings import ReadingSettings, Ties
@@ -75,10 +75,8 @@ def compare_command(
     """
     from llama2vec.score.comparison import ComparisonOptions, check_options
     from llama2vec.score.methods import method_folder
-    from llama2vec.score.report.text import terminal_comparison
     from llama2vec.score.results import COMPARISON_FILE, write_comparisons
     from llama2vec.score.tasks import task_places
-    from llama2vec.terminal import table_console
 
     if shown.ties not in (None, "trec_eval", "id"):
         raise ConfigError(f"--ties {shown.ties}: choose trec_eval or id")
@@ -99,12 +97,31 @@ def compare_command(
         comparisons = _compare_runs([*map(Path, runs)], asked, ties, wanted or ["nDCG@10"], options)
     if output:
         write_comparisons(output, comparisons, overwrite=overwrite)
-    console = table_console(120)
-    for comparison in comparisons:
-        console.print(terminal_comparison(comparison))
-        console.print()
+    _show(comparisons, _missing_texts(comparisons, task, are_folders=any(folders)) if shown.passages else "")
     if output:
-        typer.echo(f"Wrote {output}")
+        display(f"Wrote {output}")
+
+
+def _show(comparisons: Sequence[Comparison], note: str) -> None:
+    """Print the tables of each comparison, and a line about all of them."""
+    from llama2vec.score.report.text import terminal_comparison
+
+    for comparison in comparisons:
+        display(*terminal_comparison(comparison), "")
+    if note:
+        display(note, "")
+
+
+def _missing_texts(comparisons: Sequence[Comparison], task: str | None, *, are_folders: bool) -> str:
+    """Say why the changed queries have no passages, or only ids, and what to give; "" where there is nothing to say."""
+    if not any(pair.changed for comparison in comparisons for pair in comparison.pairs):
+        return ""
+    if are_folders:
+        return (
+            "Passages are not shown for folders, whose values may be means over seeds; to read them, compare two runs: "
+            "the .trec files in these folders, with --task"
+        )
+    return "" if task else "Passages are shown by their ids alone; to read them, name the task with --task"
 
 
 class _Judged(NamedTuple):
@@ -128,7 +145,7 @@ def _compare_runs(
 
     if asked.task is None and asked.qrels is None:
         raise ConfigError("runs need judgments; give --task or --qrels FILE")
-    data = retrieval_task(asked.task, asked.data_root) if asked.task else None
+    data = retrieval_task(asked.task, asked.data_root, asked.reading) if asked.task else None
     judgments = read_qrels(asked.qrels) if asked.qrels else data.qrels if data else {}
     named = read_named_runs(paths)
     check_same_corpus(paths, data.corpus_source if data else None)

@@ -24,7 +24,7 @@ from llama2vec.cli.options import (
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def distill_command(
     megabytes = table.rows.nbytes / 1e6
     what = f"{output} is already done" if is_done else f"Saved {output}"
     tokens, fitted = counted(len(table.rows) - 1, "token"), counted(table.facts["texts"], "query", "queries")
-    typer.echo(
+    display(
         f"{what} [{megabytes:.0f} MB, {tokens}, D={table.dimension}], fitted to {fitted}; on held-out "
         f"queries, the mean cosine to the model's vectors is {table.facts['cosine']:.3f}"
     )

@@ -1,4 +1,4 @@
-"""``--dry-run`` of a single stage: its time and memory, estimated as for a run of that stage alone."""
+"""``--dry-run`` of a single stage or of mining: what it reads, its time and memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ from llama2vec.errors import ConfigError
 
 if TYPE_CHECKING:
     from llama2vec.adapt.settings import AdaptConfig
+    from llama2vec.data.settings import ReadingSettings
     from llama2vec.finetune.settings import FinetuneConfig
     from llama2vec.generate.settings import GenerateConfig
+    from llama2vec.mine.inputs import MiningInputs
+    from llama2vec.mine.settings import MineSettings
+    from llama2vec.model.source import ModelSpec
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan with time and memory; write nothing.")]
 
@@ -31,8 +35,13 @@ def memory_text(count: float) -> str:
     return f"~ {count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"~ {max(1, count / 2**20):.0f} MiB"
 
 
-def show_stage(kind: str, recipe: Mapping[str, Any], output: Path, seeds: int = 1) -> None:
-    """Print the estimated time and memory of one stage of a run, and what the estimate assumes."""
+def show_stage(
+    kind: str, recipe: Mapping[str, Any], output: Path, seeds: int = 1, labeled: ReadingSettings | None = None
+) -> None:
+    """Print the estimated time and memory of one stage of a run, and what the estimate assumes.
+
+    ``labeled`` names the fields of its labeled sources.
+    """
     from llama2vec.data.corpus.passages import read_once
     from llama2vec.pipeline.estimates import estimate_run
     from llama2vec.pipeline.plan import plan_run
@@ -42,7 +51,7 @@ def show_stage(kind: str, recipe: Mapping[str, Any], output: Path, seeds: int = 
     with read_once():
         plan = plan_run(RunConfig.model_validate(recipe), output)
         stage = next(one for one in plan.stages if one.kind == kind)
-        estimate = estimate_run(plan, [stage])
+        estimate = estimate_run(plan, [stage], labeled=labeled)
     found = estimate.stages[stage.name]
     each = f", ~ {duration(found.seconds * seeds)} for all {seeds} seeds" if seeds > 1 else ""
     took = f"~ {duration(found.seconds)}{each}, peak memory {memory_text(found.memory_bytes)}"
@@ -57,9 +66,22 @@ def show_training(
 
     count, config = len(read_seeds(seeds, changes)) if seeds else 1, read(changes)
     if isinstance(config, FinetuneConfig):
-        show_stage("finetune", finetuning_recipe(config), output, count)
+        show_stage("finetune", finetuning_recipe(config), output, count, config.reading)
     else:
         show_stage("adapt", adaptation_recipe(config), output, count)
+
+
+def show_mining(
+    inputs: MiningInputs, output: Path, settings: MineSettings, model: ModelSpec | None, loading: ModelSettings
+) -> None:
+    """Print what a mining would read, take and write."""
+    from llama2vec.pipeline.mining_estimate import estimate_mining
+    from llama2vec.terminal import duration
+
+    (seconds, memory), notes = estimate_mining(inputs, output, settings, model, loading)
+    took = f"~ {duration(seconds)}" if model else "BM25 alone, whose time is not estimated"
+    head = f"Estimate for {output}: {took}, peak memory {memory_text(memory)}"
+    report("\n".join([head, *(f"- {line}" for line in notes)]))
 
 
 def adaptation_recipe(config: AdaptConfig) -> dict[str, Any]:
@@ -77,11 +99,9 @@ def finetuning_recipe(config: FinetuneConfig) -> dict[str, Any]:
         raise ConfigError("data.sources is empty; name labeled examples in the recipe or with --data")
     given = config.model_dump(exclude_unset=True)
     own = {name: value for name, value in given.get("data", {}).items() if name not in ("sources", "split", "limit")}
-    # The fields that are named are those of a run's corpus.
-    reading = {"corpus": names[0], "reading": given["reading"]} if config.reading.names_fields else {}
     splits = zip(names, splits_of(names, data.split), strict=True)
     sources = [{"source": one, "split": split, "limit": data.limit} for one, split in splits]
-    return {**_shared(given), **reading, "pairs": {"sources": sources}, "finetune": {**given, "data": own}}
+    return {**_shared(given), "pairs": {"sources": sources}, "finetune": {**given, "data": own}}
 
 
 def generation_recipe(config: GenerateConfig, corpus: str, llm: ModelSettings) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from llama2vec.data.settings import Ties
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
 from llama2vec.score.settings import ScoringSettings
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,7 +197,7 @@ def _encode(system: System, tasks: Sequence[str], settings: _Settings) -> None:
 
     assert settings.stores
     for store in encode_tasks(system, tasks, settings.stores, settings):
-        typer.echo(f"Encoded {counted(len(store), 'passage')} [D={store.dimension}] to {store.path}")
+        display(f"Encoded {counted(len(store), 'passage')} [D={store.dimension}] to {store.path}")
 
 
 def _evaluate(
@@ -208,16 +208,15 @@ def _evaluate(
     from llama2vec.model.source import scratch_folder
     from llama2vec.score.evaluator import evaluate_tasks
     from llama2vec.score.report.text import task_table
-    from llama2vec.terminal import table_console
 
     if output is None and system.encoder is not None and stores.folder is None:
         logger.warning("without --output nothing is kept: after an interruption, all texts are encoded again")
     home = Path(tempfile.gettempdir())
     with nullcontext(output) if output else scratch_folder(home, "llama2vec-") as folder:
         scores = evaluate_tasks(system, tasks, folder, settings, stores=stores, overwrite=overwrite)
-    table_console(140).print(task_table(scores))
+    display(task_table(scores))
     if output:
         kept = sum(score.result.kept for score in scores)
         new = len(scores) - kept
         scored = f"Scored {counted(new, 'task')}" + (f"; {kept:,} already scored" if kept else "")
-        typer.echo(f"{scored if new else 'All tasks were already scored'}: {output}")
+        display(f"{scored if new else 'All tasks were already scored'}: {output}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
+import sys
 from collections.abc import Sequence
 from itertools import zip_longest
-from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,14 +14,14 @@ import typer
 from llama2vec.cli.options import ENCODER_KEYS, Device, Dtype, EncoderSets, Prompts, known_language, load_encoder
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.errors import ConfigError
-from llama2vec.terminal import counted
+from llama2vec.tables import padded
+from llama2vec.terminal import counted, display, screen_width, width_of
 
 if TYPE_CHECKING:
     from llama2vec.explain.explanation import Explanation
     from llama2vec.records import Side
 
 _BAR = 24
-_SENTENCE = 96
 
 
 @lists_settings(*ENCODER_KEYS)
@@ -64,33 +64,40 @@ def explain_command(
             content[field.name] = [item._asdict() for item in value] if isinstance(value, list) else value
         typer.echo(json_module.dumps(content, indent=2, ensure_ascii=False))
     else:
-        typer.echo(format_explanation(explanation, top))
+        display(*explanation_lines(explanation, top, screen_width()))
 
 
-def format_explanation(explanation: Explanation, top: int) -> str:
-    """Return an explanation as a page of plain text."""
+def explanation_lines(explanation: Explanation, top: int, width: int | None = None) -> list[str]:
+    """Return an explanation as lines of text, with its bars within ``width`` columns."""
+    room = width or sys.maxsize
     lines = [f"dense cosine {explanation.cosine:.3f}, word score {explanation.word_score:.3f}", ""]
-    asked = bars("query stands for", explanation.query_words)
-    width = max(map(len, asked))
-    for first, second in zip_longest(asked, bars("passage stands for", explanation.passage_words), fillvalue=""):
-        lines.append(f"{first:<{width}}    {second}".rstrip())
+    asked, stands = ("query stands for", explanation.query_words), ("passage stands for", explanation.passage_words)
+    for most in (_BAR, _BAR // 2, _BAR // 4):
+        first, second = bars(*asked, most), bars(*stands, most)
+        left = max(map(width_of, first)) + 4
+        if left + max(map(width_of, second)) <= room:
+            sides = zip_longest(first, second, fillvalue="")
+            lines += [f"{padded(one, left)}{other}".rstrip() for one, other in sides]
+            break
+    else:
+        lines += [*bars(*asked), "", *bars(*stands)]
     rows = [(word.word, word.contribution) for word in explanation.shared[:top]]
     lines += ["", *bars("the match: query weight × passage weight", rows)]
     if rest := explanation.shared[top:]:
         lines.append(f"  and {sum(word.contribution for word in rest):.3f} from {counted(len(rest), 'more word')}")
     if explanation.evidence:
         lines += ["", "dense cosine lost without the sentence"]
-        lines += [f"  {drop:+.3f}  {shorten(text, _SENTENCE, placeholder='…')}" for text, drop in explanation.evidence]
-    return "\n".join(lines)
+        lines += [f"  {drop:+.3f}  {' '.join(text.split())}" for text, drop in explanation.evidence]
+    return lines
 
 
-def bars(title: str, rows: Sequence[tuple[str, float]]) -> list[str]:
-    """Return a title and one line per row: name, value, and a bar in proportion to the largest value.
+def bars(title: str, rows: Sequence[tuple[str, float]], most: int = _BAR) -> list[str]:
+    """Return a title and one line per row: name, value, and a bar, ``most`` columns for the largest value.
 
     >>> bars("words", [("wing", 0.5), ("stall", 0.25)])[1:]
     ['  wing   0.500 ████████████████████████', '  stall  0.250 ████████████']
     """
     if not rows:
         return [title, "  (nothing)"]
-    width, largest = max(len(name) for name, _ in rows), max(value for _, value in rows)
-    return [title, *(f"  {name:<{width}}  {value:.3f} {'█' * round(_BAR * value / largest)}" for name, value in rows)]
+    width, full = max(width_of(name) for name, _ in rows), max(value for _, value in rows)
+    return [title, *(f"  {padded(name, width)}  {one:.3f} {'█' * round(most * one / full)}" for name, one in rows)]

@@ -16,7 +16,7 @@ from llama2vec.engines.engine import TOKEN
 from llama2vec.engines.opening import ENGINES, Target
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.files import check_inputs
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 if TYPE_CHECKING:
     from llama2vec.model.publish.exporting import Quantization, Runtime
@@ -83,7 +83,7 @@ def export_command(
     check_inputs(target.path or Path(at), [store.path])
     if not engine.snippet:
         _export_store(store, target, words, replace=overwrite, timeout=engine.timeout_seconds)
-        typer.echo("\nSearch it from Python:\n")
+        display("\nSearch it from Python:\n")
     typer.echo(_snippet(store, target, words), nl=False)
 
 
@@ -106,7 +106,7 @@ def _export_encoder(model: Path, output: Path, runtime: Runtime, quantize: str, 
     made = export_encoder(model, output, runtime=runtime, quantize=_QUANTIZATIONS[quantize], overwrite=overwrite)
     near = "" if made.cosine is None else f": the cosine to the encoder's own vectors is at least {made.cosine:.5f}"
     what = f"{output} is already done" if is_done else f"Saved {output}"
-    typer.echo(
+    display(
         f"{what} [{made.megabytes:.1f} MB]{near}; check more texts with `llama2vec verify {output} --backend {runtime}`"
     )
 
@@ -117,7 +117,7 @@ def _export_store(store: VectorStore, target: Target, language: str | None, *, r
         from llama2vec.retrieve.export.faiss_folder import export_faiss
 
         written = export_faiss(store, Path(target.at), replace=replace)
-        typer.echo(f"Wrote {count} to {target.at}" if written else f"{target.at} is already done; nothing to do")
+        display(f"Wrote {count} to {target.at}" if written else f"{target.at} is already done; nothing to do")
         return
     from llama2vec.retrieve.export.collection import export_store
 
@@ -127,10 +127,10 @@ def _export_store(store: VectorStore, target: Target, language: str | None, *, r
     finally:
         engine.close()
     if not done.written and not done.removed:
-        typer.echo(f"{engine.place} is already up to date ({count}); nothing to do")
+        display(f"{engine.place} is already up to date ({count}); nothing to do")
     else:
         facts = f"{done.written:,} written, {done.unchanged:,} unchanged, {done.removed:,} removed"
-        typer.echo(f"Exported {count} to {engine.place}: {facts}")
+        display(f"Exported {count} to {engine.place}: {facts}")
 
 
 def _snippet(store: VectorStore, target: Target, language: str | None) -> str:

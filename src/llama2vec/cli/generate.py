@@ -15,7 +15,7 @@ from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.data.examples.reported import check_reported, report_path
 from llama2vec.generate.settings import GenerateConfig
 from llama2vec.model.packaged import SMOLLM2_NAME
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 
 @lists_settings(GenerateConfig)
@@ -58,10 +58,10 @@ def generate_command(
     inputs = GenerationInputs(corpus, llm, splitter, config.reading, report=found)
     report = generate_to_file(inputs, output, settings, overwrite=overwrite)
     if report is None:
-        typer.echo(f"{output} is already done, with the same inputs and settings; nothing to do")
+        display(f"{output} is already done, with the same inputs and settings; nothing to do")
         return
     print_reading(found)
-    typer.echo(report.summary())
-    typer.echo(
+    display(report.summary())
+    display(
         f"Wrote {counted(report.kept, 'example')} to {output} in {report.seconds:,.0f} s; report: {report_path(output)}"
     )

@@ -9,7 +9,7 @@ import typer
 
 from llama2vec.cli.options import bm25_language
 from llama2vec.engines.opening import Target
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.settings import IndexKind
@@ -53,9 +53,7 @@ def index_command(
         search=SearchRequest(dims=dims, recall=recall, engine=Target.parse(engine) if engine else None),
     )  # fmt: skip
     if made:
-        typer.echo(f"Indexed {counted(len(opened), 'passage')} [{', '.join(made)}] to {output}")
-        facts = search_facts(output)
-        if facts:
-            typer.echo(facts)
+        indexed = f"Indexed {counted(len(opened), 'passage')} [{', '.join(made)}] to {output}"
+        display(*filter(None, [indexed, search_facts(output)]))
     else:
-        typer.echo(f"{output} is already done; nothing to do")
+        display(f"{output} is already done; nothing to do")

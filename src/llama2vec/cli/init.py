@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llama2vec.files import FileKind, check_new, write_output
+from llama2vec.terminal import display
 
 logger = logging.getLogger(__name__)
 
@@ -34,4 +35,4 @@ def init_command(
     for note in recipe.notes:
         logger.warning("%s: %s", output, note)
     write_output(output, text, _RECIPE, overwrite=overwrite)
-    typer.echo(f"Wrote {output}; use it with: llama2vec {recipe.verb} {output} --output NEW_FOLDER")
+    display(f"Wrote {output}; use it with `llama2vec {recipe.verb} {output} --output NEW_FOLDER`")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 
+from llama2vec.cli.dry_run import DryRun, show_mining
 from llama2vec.cli.options import (
     EncoderLoading,
     check_prompts,
     load_encoder,
+    model_settings,
     model_spec,
     print_reading,
     set_option,
@@ -23,7 +25,7 @@ from llama2vec.data.corpus.sources import beir_file
 from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.data.examples.reported import report_path
 from llama2vec.mine.settings import MineConfig
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -56,6 +58,7 @@ def mine_command(
     split: Annotated[str, typer.Option(help="Split of the examples.")] = "train",
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [mine] section.")] = None,
     sets: Annotated[list[str] | None, set_option("mine.bm25=false")] = None,
+    dry_run: DryRun = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace mined examples that have other settings.")
     ] = False,
@@ -84,14 +87,17 @@ def mine_command(
         report=found,
         teacher=PairScorer(config.mine.teacher, models.device, models.dtype) if config.mine.teacher else None,
     )  # fmt: skip
+    if dry_run:
+        show_mining(inputs, output, config.mine, spec, model_settings(models.dtype, models.device, None)[0])
+        return
     report = mine_to_file(inputs, output, config.mine, overwrite=overwrite)
     if report is None:
-        typer.echo(f"{output} is already done, with the same inputs and settings; nothing to do")
+        display(f"{output} is already done, with the same inputs and settings; nothing to do")
         return
-    typer.echo(report.summary())
-    typer.echo(
+    display(
+        report.summary(),
         f"Mined {counted(report.mined, 'negative')} for {report.written:,} of "
         f"{counted(report.queries, 'query', 'queries')} to {output} "
-        f"in {report.facts['seconds']:,.0f} s; report: {report_path(output)}"
+        f"in {report.facts['seconds']:,.0f} s; report: {report_path(output)}",
     )
     print_reading(found)

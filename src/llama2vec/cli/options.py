@@ -22,7 +22,7 @@ from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import ConfigError, ContractError
 from llama2vec.languages import check_language
 from llama2vec.model.source import ModelSpec, read_choices, resolve_model
-from llama2vec.terminal import is_first_process
+from llama2vec.terminal import display, is_first_process
 from llama2vec.toml_values import set_value, toml_value
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def already_done(kind: Kind, output: Path, *, overwrite: bool) -> bool:
 def report(text: str) -> None:
     """Print a result, once where several processes run the command."""
     if is_first_process():
-        typer.echo(text)
+        display(text)
 
 
 def report_stacks(encoder: Encoder) -> None:

@@ -21,7 +21,7 @@ from llama2vec.config import load_config
 from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.corpus.reading import write_read_passages
 from llama2vec.data.documents.folder import ReadingReport
-from llama2vec.terminal import ProgressReporter, counted
+from llama2vec.terminal import ProgressReporter, counted, display
 
 
 @lists_settings(CorpusSettings)
@@ -52,5 +52,5 @@ def read_command(
         read = progress.counted(passages)
         count = write_read_passages(read, output, source, settings.reading, report, overwrite=overwrite)
     measure = "" if splitter is None else f" of at most {splitter.tokens} {'tokens' if model else 'words'}"
-    typer.echo(f"Wrote {counted(count, 'passage')}{measure} to {output}")
+    display(f"Wrote {counted(count, 'passage')}{measure} to {output}")
     print_reading(report)

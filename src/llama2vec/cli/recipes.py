@@ -9,6 +9,7 @@ import typer
 
 from llama2vec.errors import ConfigError
 from llama2vec.shipped import recipe_files, stack_files, summary
+from llama2vec.terminal import display
 
 
 class Action(StrEnum):
@@ -37,7 +38,6 @@ def recipes_command(
     if name:
         raise ConfigError(f"recipes list {name}: list takes no name; to see one recipe, use `recipes show {name}`")
     for title, files in (("Recipes", recipes), ("Stack examples", stacks)):
-        typer.echo(f"{title} in {next(iter(files.values())).parent}:")
         width = max(map(len, files))
-        for key, path in files.items():
-            typer.echo(f"  {key:<{width}}  {summary(path)}")
+        rows = (f"  {key:<{width}}  {summary(path)}" for key, path in files.items())
+        display(f"{title} in {next(iter(files.values())).parent}:", *rows)

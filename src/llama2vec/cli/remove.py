@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 
 def remove_command(
@@ -19,6 +19,6 @@ def remove_command(
 
     removed = Library(index).remove(ids)
     if not removed:
-        typer.echo(f"{index}: already removed; nothing to do")
+        display(f"{index}: already removed; nothing to do")
         return
-    typer.echo(f"Removed {counted(removed, 'passage')} from {index}")
+    display(f"Removed {counted(removed, 'passage')} from {index}")

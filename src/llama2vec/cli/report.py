@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llama2vec.files import FileKind, check_new, write_output
+from llama2vec.terminal import display
 
 _PAGE = FileKind("a page of `llama2vec report`", rb'<!DOCTYPE html>.*<meta name="generator" content="llama2vec ')
 
@@ -37,4 +38,4 @@ def report_command(
     command = shlex.join(["llama2vec", "report", *map(str, sources or []), *options])
     page = render_page(build_content(found, title=title, command=command, baseline=baseline))
     write_output(output, page, _PAGE, overwrite=overwrite)
-    typer.echo(f"Wrote {output}")
+    display(f"Wrote {output}")

@@ -14,7 +14,7 @@ from llama2vec.cli.settings_options import lists_settings, options_from
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 if TYPE_CHECKING:
     from llama2vec.data.tasks.beir import BeirTask
@@ -57,41 +57,59 @@ def rerank_command(
 ) -> None:
     """Rerank the best passages of a run with a cross-encoder; rerun to resume."""
     from llama2vec.data.tasks.trec import RUN_FILE, check_id, write_run
+    from llama2vec.kept import KEPT_SCORES, KeptScores, discard_kept, discard_left, kept_path, note_replaced
     from llama2vec.score.runs import read_ranked_run
     from llama2vec.score.tasks import retrieval_task, task_places
 
-    reading = only_reading(sets, "rerank")
+    reading = _reading(sets, index)
     read = [run, queries, corpus, index, model, *(task_places([task], data_root) if task else ())]
+    if not overwrite:
+        discard_left(output, KEPT_SCORES)
     check_new(output, overwrite=overwrite, inputs=read, kind=RUN_FILE)
-    if task is None and (queries is None or (corpus is None and index is None)):
-        raise ConfigError("a run needs texts; give --task, or --queries with --corpus or --index")
-    if corpus is not None and index is not None:
-        raise ConfigError("--corpus and --index both bring the passages; give one of them")
-    if sets and index is not None:
-        raise ConfigError(f"--set {sets[0]}: the passages of --index have been read already; drop it")
+    _check_texts(task, queries, corpus, index)
     found = read_ranked_run(run)
     check_id(tag := reranking.name or f"{found.tag}-reranked", "name of the run", "--name")
     from llama2vec.data.tasks.beir import warn_of_empty_queries
     from llama2vec.integrations.pair_scorer import PairScorer
-    from llama2vec.kept import KEPT_SCORES, KeptScores, discard_kept, kept_path
     from llama2vec.score.reranking import rerank
 
     # Before the model, which may have to be downloaded.
-    asked, passages = _texts(retrieval_task(task, data_root) if task else None, queries, corpus, index, reading)
+    asked, passages = _texts(
+        retrieval_task(task, data_root, reading) if task else None, queries, corpus, index, reading
+    )
     warn_of_empty_queries((query for query in asked if query.id in found.results), queries or task or "")
     scorer = PairScorer(model, reranking.device, reranking.dtype)
     kept_in = kept_path(output, KEPT_SCORES, [scorer.fingerprint, reranking.device, reranking.dtype])
+    scores = KeptScores(scorer, kept_in)
+    note_replaced(kept_in, output)
     try:
-        reranked = rerank(found, asked, passages, KeptScores(scorer, kept_in), depth=reranking.depth, tag=tag)
+        reranked = rerank(found, asked, passages, scores, depth=reranking.depth, tag=tag)
     finally:
         # A later call that resumes does not read them again.
         scorer.warn_of_cut_texts()
     write_run(reranked, output, overwrite=overwrite)
     discard_kept(output, KEPT_SCORES)
-    typer.echo(
-        f"Reranked {counted(len(reranked.results), 'query', 'queries')} to depth {reranking.depth:,} with {model} "
-        f"({scorer.kind}, {counted(scorer.scored, 'pair')}): {output}"
-    )
+    queries_done, pairs = counted(len(reranked.results), "query", "queries"), counted(scorer.scored, "pair")
+    display(f"Reranked {queries_done} to depth {reranking.depth:,} with {model} ({scorer.kind}, {pairs}): {output}")
+
+
+def _reading(sets: list[str] | None, index: Path | None) -> ReadingSettings:
+    """Return how queries and passages are read; a ConfigError for what would change nothing beside ``--index``."""
+    reading = only_reading(sets, "rerank")
+    if sets and index is not None and not reading.names_fields:
+        raise ConfigError(
+            f"--set {sets[0]}: the passages of --index have been read already, and queries need no more than the names "
+            "of their fields; drop it"
+        )
+    return reading
+
+
+def _check_texts(task: str | None, queries: str | None, corpus: str | None, index: Path | None) -> None:
+    """Raise a ConfigError where the texts of a run are not named, or twice."""
+    if task is None and (queries is None or (corpus is None and index is None)):
+        raise ConfigError("a run needs texts; give --task, or --queries with --corpus or --index")
+    if corpus is not None and index is not None:
+        raise ConfigError("--corpus and --index both bring the passages; give one of them")
 
 
 def _texts(

@@ -16,13 +16,15 @@ from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.manifest import MANIFEST_FILE
 from llama2vec.pipeline.settings import UNLABELED, RunConfig
-from llama2vec.terminal import is_first_process
+from llama2vec.tables import Table
+from llama2vec.terminal import display, duration, is_first_process
 
 if TYPE_CHECKING:
     from llama2vec.pipeline.plan import RunPlan
     from llama2vec.records import Report
 
 _SEEDS = ("pairs.seed", "adapt.optimizer.seed", "mine.seed", "finetune.optimizer.seed")
+_TEXTS = ("action", "why", "reads", "writes")
 _ACTIONS = {"replace": "run again (needs --overwrite)", "follow": "run"}
 
 
@@ -150,7 +152,6 @@ def _show_plans(runs: Sequence[tuple[RunConfig, Path]], first: str, last: str, f
     from llama2vec.data.corpus.passages import read_once
     from llama2vec.pipeline.execution import check_output
     from llama2vec.pipeline.plan import plan_run
-    from llama2vec.terminal import duration
 
     with read_once():
         plans = [plan_run(config, output) for config, output in runs]
@@ -160,26 +161,18 @@ def _show_plans(runs: Sequence[tuple[RunConfig, Path]], first: str, last: str, f
     if len(plans) > 1:
         others = ", ".join(str(plan.output) for plan in plans[1:])
         whole = duration(seconds * len(plans))
-        typer.echo(f"The same for {others}: about {whole} for all {len(plans)} seeds.")
+        display(f"The same for {others}: about {whole} for all {len(plans)} seeds.")
 
 
 def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> float:
     """Print a row per stage: inputs, output, action and reason, estimated memory and time; return all seconds."""
-    from rich.table import Table
-    from rich.text import Text
-
     from llama2vec.pipeline.estimates import estimate_run
     from llama2vec.pipeline.record import RunRecord, decide_all
-    from llama2vec.terminal import duration, table_console
 
     selected = plan.between(first, last)
     estimate = estimate_run(plan, selected, flops)
     decisions = decide_all(plan, RunRecord.open(plan.output), selected)
-    table = Table(title=Text(f"Plan for {plan.output}"))
-    for column in ("Stage", "reads", "writes", "action", "why"):
-        table.add_column(column, overflow="fold")
-    for column in ("peak memory", "time"):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = [["Stage", "peak memory", "time", *_TEXTS]]
     seconds, most = 0.0, 0.0
     for stage in selected:
         decision, found = decisions[stage.name], estimate.stages[stage.name]
@@ -187,27 +180,23 @@ def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> flo
         if decision.action != "skip":
             seconds, most = seconds + found.seconds, max(most, found.memory_bytes)
             cells = [memory_text(found.memory_bytes), f"~ {duration(found.seconds)}"]
-        reads = "\n".join(dict.fromkeys(one.where for one in stage.inputs))
+        reads = ", ".join(dict.fromkeys(one.where for one in stage.inputs))
         action = _ACTIONS.get(decision.action, decision.action)
-        table.add_row(*(Text(cell) for cell in (stage.name, reads, stage.folder, action, decision.why, *cells)))
-    table.add_section()
-    table.add_row("all", "", "", "", "estimates; see below", memory_text(most), f"~ {duration(seconds)}")
-    console = table_console(140)
-    console.print(table)
-    for line in estimate.assumptions:
-        console.print(f"- {line}", markup=False, highlight=False)
+        rows.append([stage.name, *cells, action, decision.why, reads, stage.folder])
+    rows.append(["all", memory_text(most), f"~ {duration(seconds)}", "", "", "", ""])
+    display(
+        Table(rows, f"Plan for {plan.output}", "memory and time are estimates", texts=_TEXTS),
+        *(f"- {line}" for line in estimate.assumptions),
+    )
     return seconds
 
 
 def _show_scores(plan: RunPlan) -> None:
     """Print a table per task of a finished evaluation."""
     from llama2vec.score.report.text import system_tables
-    from llama2vec.terminal import table_console
 
     if is_first_process() and (reports := _scores(plan)):
-        console = table_console(120)
-        for table in system_tables(reports):
-            console.print(table)
+        display(*system_tables(reports))
 
 
 def _scores(plan: RunPlan) -> list[Report]:
@@ -250,4 +239,4 @@ def _places(plan: RunPlan, output: Path) -> str:
         "evaluate": "report.md; scores, runs and values per query of each system",
     }
     folders = {output / stage.folder: what[stage.kind] for stage in plan.stages}
-    return "\n".join(f"  {folder!s:<32} {text.format(folder)}" for folder, text in folders.items() if folder.exists())
+    return "\n".join(f"  {folder!s:<32}  {text.format(folder)}" for folder, text in folders.items() if folder.exists())

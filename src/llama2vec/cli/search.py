@@ -14,7 +14,7 @@ from llama2vec.cli.settings_options import options_from, refuse_options
 from llama2vec.config import Settings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.search.fusion import Fusion, FusionMethod, Mode
@@ -130,7 +130,8 @@ def _write_run(answers: Answers, queries: str, run: Path, depth: int, *, overwri
     found = answers.retriever.search(asked, mode, depth, where=answers.where, tag=tag)
     empty = sum(not found.results[query.id] for query in asked)
     if empty == len(asked):
-        raise ConfigError(f"{run} was not written, because nothing was found: {answers.why_nothing('a query')}")
+        why = answers.why_nothing("a query", [query.text for query in asked])
+        raise ConfigError(f"{run} was not written, because nothing was found: {why}")
     write_run(kept_apart(found), run, overwrite=overwrite)
     which = f", {empty:,} of which found nothing," if empty else ""
-    typer.echo(f"Searched {counted(len(asked), 'query', 'queries')}{which} to depth {depth:,}: {run}")
+    display(f"Searched {counted(len(asked), 'query', 'queries')}{which} to depth {depth:,}: {run}")

@@ -14,8 +14,9 @@ from llama2vec.artifact import read_object
 from llama2vec.cli.options import as_overrides, report
 from llama2vec.errors import ConfigError, OutputExistsError
 from llama2vec.files import FileKind, check_new, write_output
-from llama2vec.manifest import MANIFEST_FILE, RUN_RECORD
-from llama2vec.terminal import counted, is_first_process
+from llama2vec.manifest import MANIFEST_FILE, RUN_RECORD, SEEDS_FILE
+from llama2vec.tables import Table
+from llama2vec.terminal import counted, display, is_first_process
 
 Seeds = Annotated[
     str | None,
@@ -25,7 +26,6 @@ Seeds = Annotated[
     ),
 ]
 ConfigT = TypeVar("ConfigT")
-SEEDS_FILE = "seeds.json"
 _KIND = FileKind("a table of seeds", rb'\{\s*"format": "llama2vec-seeds"')
 _MOST = 2**32
 
@@ -189,16 +189,8 @@ def summarized(found: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, 
 
 
 def _print(title: str, seeds: Sequence[int], figures: Mapping[str, Mapping[str, object]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from llama2vec.terminal import table_console
-
-    table = Table(title=Text(title))
-    table.add_column("Figure", overflow="fold")
-    for column in (*(f"seed {seed}" for seed in seeds), "mean", "std"):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = [["Figure", *(f"seed {seed}" for seed in seeds), "mean", "std"]]
     for name, row in figures.items():
         numbers = [*row["values"], row["mean"], row["std"]]  # type: ignore[misc]
-        table.add_row(Text(name), *("–" if number is None else f"{number:.4f}" for number in numbers))
-    table_console(140).print(table)
+        rows.append([name, *("–" if number is None else f"{number:.4f}" for number in numbers)])
+    display(Table(rows, title, "Lower is better for losses, higher for scores. std: standard deviation over the seeds"))

@@ -6,7 +6,6 @@ import functools
 import inspect
 import json
 import re
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from llama2vec.config import Settings, section_of
 from llama2vec.errors import ConfigError
+from llama2vec.terminal import display
 
 ResultT = TypeVar("ResultT")
 
@@ -112,7 +112,7 @@ def _validated(schema: type[Settings], values: dict[str, Any], names: dict[str, 
 _COMMENT = re.compile(r"^    (\w+): .*  # (.+)$", re.MULTILINE)
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {6,}.*)*)", re.MULTILINE)
 _PYTHONS_NONE = re.compile(r"\bNone(?= =)")  # TOML has no such value: a key is left out
-_WIDTH, _INDENT = 100, "    "
+_INDENT = "    "
 
 
 class Keys(NamedTuple):
@@ -133,7 +133,7 @@ def lists_settings(*schemas: type[Settings] | Keys) -> Callable[[Callable[..., R
         if wanted:
             for one in schemas:
                 lines = settings_lines(*one) if isinstance(one, Keys) else settings_lines(one)
-                typer.echo("\n".join(lines))
+                display(*lines)
             raise typer.Exit
 
     option = typer.Option("--list-settings", help="List all keys of --set and exit.", callback=show, is_eager=True)
@@ -169,4 +169,5 @@ def settings_lines(schema: type[Settings], prefix: str = "", names: Sequence[str
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         yield f"{prefix}{name}" + ("" if default is None else f" = {json.dumps(default, ensure_ascii=False)}")
         what = _PYTHONS_NONE.sub("unset", described.get(name) or field.description or "")
-        yield from textwrap.wrap(what, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
+        if what:
+            yield f"{_INDENT}{what}"

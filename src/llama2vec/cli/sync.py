@@ -22,7 +22,7 @@ from llama2vec.cli.options import (
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
 from llama2vec.retrieve.syncing.following import Following, SyncSettings
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.syncing.library import SyncReport
@@ -38,7 +38,7 @@ def sync_command(
     watch: Annotated[bool, typer.Option("--watch", help="Sync again whenever a file changes, until Ctrl-C.")] = False,
     strict: Strict = False,
     prompts: Prompts = None,
-    sets: Annotated[list[str] | None, set_option("index.language=de; remembered for later syncs")] = None,
+    sets: Annotated[list[str] | None, set_option("language=de; remembered for later syncs")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[
@@ -59,13 +59,13 @@ def sync_command(
         return
     for report in following.changes():
         print_report(report, index, time.monotonic() - started)
-        typer.echo(f"Watching {folder}; press Ctrl-C to stop.", err=True)
+        display(f"Watching {folder}; press Ctrl-C to stop.", err=True)
         started = time.monotonic()
-    typer.echo("Stopped watching.", err=True)
+    display("Stopped watching.", err=True)
 
 
 def _print_words(report: SyncReport, index: Path) -> None:
-    typer.echo(
+    display(
         f"{index} can be searched with BM25 now; vectors for {counted(report.passages, 'passage')} come next.", err=True
     )
 
@@ -80,6 +80,5 @@ def print_report(report: SyncReport, index: Path, seconds: float, *, err: bool =
     encoded = f", {report.encoded:,} of them newly encoded" if report.encoded else ""
     kind = "" if report.has_vectors else " without vectors"
     state = f"{counted(report.passages, 'passage')}{kind}{encoded}"
-    typer.echo(f"{index}: {', '.join(numbers)}; {state}; {seconds:,.1f} s", err=err)
-    for line in report.reading.table().splitlines()[1:]:
-        typer.echo(line, err=err)
+    display(f"{index}: {', '.join(numbers)}; {state}; {seconds:,.1f} s", err=err)
+    display(*report.reading.table().splitlines()[1:], err=err)

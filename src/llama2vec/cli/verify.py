@@ -13,7 +13,7 @@ from llama2vec.cli.options import Device
 from llama2vec.cli.settings_options import given_options, options_from, refuse_options
 from llama2vec.errors import ConfigError
 from llama2vec.files import FileKind, check_new, write_output
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, display
 from llama2vec.verify.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def verify_command(
     from llama2vec.verify.verification import verify
 
     found = verify(model, golden, asked, tolerance=tolerance, device=device)
-    typer.echo("\n".join(found.lines()))
+    display(found)
     if output:
         _write(found, output, overwrite)
     if not found.passed:
@@ -115,18 +115,18 @@ def _golden(model: Path, device: str, *, write: bool, overwrite: bool) -> Golden
     from llama2vec.verify.verification import write_golden
 
     golden = write_golden(model, device=device, overwrite=overwrite)
-    typer.echo(f"Wrote {counted(len(golden.texts), 'golden vector')} per side to {model}")
+    display(f"Wrote {counted(len(golden.texts), 'golden vector')} per side to {model}")
     return golden
 
 
 def _write(found: Verification, output: Path, overwrite: bool) -> None:
     content = json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n"
     write_output(output, content, _RESULT, overwrite=overwrite)
-    typer.echo(f"Wrote {output}")
+    display(f"Wrote {output}")
 
 
 def _export(model: Path, golden: Golden, path: Path, overwrite: bool) -> None:
     from llama2vec.verify.backends import export_texts
 
     rows = export_texts(model, golden, path, overwrite=overwrite)
-    typer.echo(f"Wrote {counted(rows, 'text')} to {path}; compare their vectors with --backend file --vectors FILE")
+    display(f"Wrote {counted(rows, 'text')} to {path}; compare their vectors with --backend file --vectors FILE")

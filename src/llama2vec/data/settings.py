@@ -119,6 +119,8 @@ class TextSettings(StableHashSettings):
         stop_words: Words that no embedding has to predict: ``iso`` = stopwords-iso of the language, ``nltk`` = NLTK's
             English list (authors' code), ``none`` = every token is predicted, punctuation too; or a file, one word a
             line.
+        limit: Learn from at most this many passages, spread evenly over the corpus in runs of up to 16 of one document,
+            or the first ones of ``hf:`` and ``ir:`` sources; 0 = all.
         streaming: Write the pairs to the output folder once and read them from there, so that memory does not grow with
             the corpus. A buffer shuffles them, so their order differs from that in memory.
     """
@@ -134,7 +136,7 @@ class TextSettings(StableHashSettings):
     count_prompts: bool = False
     stop_words: Annotated[str, Field(min_length=1)] = "iso"
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.02  # Share of the documents held out for the validation loss
-    limit: Annotated[int, Field(ge=0)] = 0  # Read at most this many passages; 0 = all
+    limit: Annotated[int, Field(ge=0)] = 0
     streaming: bool = False
 
     @model_validator(mode="after")

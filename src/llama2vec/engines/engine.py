@@ -66,8 +66,10 @@ class Engine(Protocol):
     kind: str  # As in ``--to``
     place: str  # Where the collection is, without passwords, for messages
     errors: tuple[type[Exception], ...]  # What the engine's client raises
-    is_exclusive: bool  # Whether no second client can open the data while this one is open, not even of this process
-    has_bm25: bool  # Whether it searches words by its own BM25; otherwise it takes word vectors
+    is_exclusive: bool = (
+        False  # Whether no second client can open the data while this one is open, not even of this process
+    )
+    has_bm25: bool = False  # Whether it searches words by its own BM25; otherwise it takes word vectors
 
     def about(self) -> About | None:
         """Return what the collection says about itself; None = it does not exist.
@@ -86,6 +88,7 @@ class Engine(Protocol):
 
     def why_not(self, passage: Passage, words: int) -> str | None:
         """Return why the engine cannot hold a passage with so many different words; None = it can."""
+        return None
 
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
         """Yield batches of (passage id, digest) of all that the collection holds."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from llama2vec.engines.engine import ABOUT, About, Entry, Hits, Vectors, missing, payload, read_about, unreachable
-from llama2vec.records import Passage
+from llama2vec.engines.engine import ABOUT, About, Engine, Entry, Hits, Vectors, missing, payload, read_about
+from llama2vec.engines.local import opening_errors
 
 _LISTED = 4096
 _FEW = 50_000  # Passages that are compared one by one; an index would be less exact and hardly faster
@@ -45,11 +45,10 @@ for hit in search.select(["id", "title", "text", "_score"]).to_list():
 """
 
 
-class Lance:
+class Lance(Engine):
     """A table in LanceDB."""
 
     kind = "lancedb"
-    is_exclusive = False
     has_bm25 = True
 
     def __init__(self, at: str, collection: str, *, token: str, timeout: float) -> None:
@@ -61,14 +60,11 @@ class Lance:
         self.place, self.errors = f"the table {collection} at {at}", (RuntimeError, ValueError, OSError)
         self._arrow, self._name = pyarrow, collection
         self._table: Any = None
-        try:
+        with opening_errors("LanceDB", self.kind, at, self.errors):
             self._database = lancedb.connect(at, api_key=token or None)
             self._exists()
-        except self.errors as error:
-            raise unreachable(f"LanceDB at {at}", error) from error
 
     def about(self) -> About | None:
-        """See :class:`Engine`."""
         if not self._exists():
             return None
         self._table = self._database.open_table(self._name)
@@ -80,7 +76,6 @@ class Lance:
         return self._name in self._database.list_tables(limit=100_000).tables
 
     def create(self, about: About) -> None:
-        """See :class:`Engine`."""
         pa, text = self._arrow, self._arrow.utf8()
         one = pa.field("id", text, nullable=False, metadata={ABOUT: about.model_dump_json()})
         kinds = {"page": pa.int64(), "fields": pa.json_(text), "vector": pa.list_(pa.float32(), about.dimension)}
@@ -89,20 +84,13 @@ class Lance:
         self._table = self._database.create_table(self._name, schema=schema)
 
     def describe(self, about: About) -> None:
-        """See :class:`Engine`."""
         self._table.update_field_metadata({"path": "id", "metadata": {ABOUT: about.model_dump_json()}})
 
-    def why_not(self, passage: Passage, words: int) -> str | None:
-        """See :class:`Engine`."""
-        return None
-
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
-        """See :class:`Engine`."""
         for batch in self._table.search().select(["id", "digest"]).to_batches(batch_size=_LISTED):
             yield list(zip(batch["id"].to_pylist(), batch["digest"].to_pylist(), strict=True))
 
     def upsert(self, entries: Sequence[Entry]) -> None:
-        """See :class:`Engine`."""
         pa, schema = self._arrow, self._table.schema
         rows = [{**payload(entry.passage), "digest": entry.digest} for entry in entries]
         columns = {name: [row[name] for row in rows] for name in ("id", "digest", "title", "text", "path", "page")}
@@ -115,12 +103,10 @@ class Lance:
         merge.execute(pa.table(columns, schema=schema))
 
     def delete(self, ids: Sequence[str]) -> None:
-        """See :class:`Engine`."""
         written = ", ".join("'" + one.replace("'", "''") + "'" for one in ids)
         self._table.delete(f"id IN ({written})")
 
     def finish(self) -> None:
-        """See :class:`Engine`."""
         from lancedb.index import FTS, HnswSq
 
         about = read_about(self._table.schema.field("id").metadata[ABOUT.encode()], self.place)
@@ -144,11 +130,9 @@ class Lance:
         self._table.optimize()
 
     def count(self) -> int:
-        """See :class:`Engine`."""
         return int(self._table.count_rows())
 
     def search(self, vectors: Vectors, depth: int) -> list[Hits]:
-        """See :class:`Engine`."""
         found = []
         for vector in vectors:
             search = self._table.search(vector, vector_column_name="vector").distance_type("dot").limit(depth)
@@ -156,5 +140,4 @@ class Lance:
             found.append([(hit["id"], 1 - hit["_distance"]) for hit in hits])
         return found
 
-    def close(self) -> None:
-        """See :class:`Engine`."""
+    def close(self) -> None: ...

@@ -12,6 +12,7 @@ from llama2vec.engines.engine import (
     ABOUT,
     REQUEST_SECONDS,
     About,
+    Engine,
     Entry,
     Hits,
     Vectors,
@@ -19,8 +20,8 @@ from llama2vec.engines.engine import (
     missing,
     payload,
     read_about,
-    unreachable,
 )
+from llama2vec.engines.local import opening_errors
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage
 
@@ -61,12 +62,10 @@ for hit in client.hybrid_search($collection, [by_vector, by_words], RRFRanker(),
 """
 
 
-class Milvus:
+class Milvus(Engine):
     """A collection in Milvus."""
 
     kind = "milvus"
-    is_exclusive = False
-    has_bm25 = False
 
     def __init__(self, at: str, collection: str, *, token: str, timeout: float) -> None:
         try:
@@ -78,19 +77,19 @@ class Milvus:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.place, self.errors = f"the collection {collection} at {at}", (pymilvus.MilvusException,)
         self._types, self._name, self._has_words, self._seconds = pymilvus.DataType, collection, False, timeout
-        try:
-            self._client = pymilvus.MilvusClient(at, token=token, timeout=timeout)
-            self._client.list_collections(timeout=timeout)
-        except (pymilvus.MilvusException, OSError, RuntimeError) as error:
-            if "Open local milvus failed" in str(error) and Path(at).exists():
+        with opening_errors("Milvus", self.kind, at, (*self.errors, OSError, RuntimeError)):
+            try:
+                self._client = pymilvus.MilvusClient(at, token=token, timeout=timeout)
+                self._client.list_collections(timeout=timeout)
+            except (*self.errors, OSError, RuntimeError) as error:
+                if "Open local milvus failed" not in str(error) or not Path(at).exists():
+                    raise
                 raise EngineError(
                     f"{at} cannot be opened by Milvus Lite, which lets in one program at a time; end another one that "
                     "has it open, or run a Milvus server"
                 ) from error
-            raise unreachable(f"Milvus at {at}", error) from error
 
     def about(self) -> About | None:
-        """See :class:`Engine`."""
         if not self._client.has_collection(self._name, timeout=self._seconds):
             return None
         described = self._client.describe_collection(self._name, timeout=self._seconds)
@@ -101,7 +100,6 @@ class Milvus:
         return about
 
     def create(self, about: About) -> None:
-        """See :class:`Engine`."""
         types, schema = self._types, self._client.create_schema(description=f"contract {about.contract_hash}")
         # The client writes primary keys into expressions without escaping them, so a passage's id cannot be one.
         schema.add_field("key", types.VARCHAR, max_length=64, is_primary=True)
@@ -131,11 +129,9 @@ class Milvus:
         self._client.load_collection(self._name)
 
     def describe(self, about: About) -> None:
-        """See :class:`Engine`."""
         self._client.alter_collection_properties(self._name, {ABOUT: about.model_dump_json()})
 
     def why_not(self, passage: Passage, words: int) -> str | None:
-        """See :class:`Engine`."""
         for name in ("id", "title", "text"):
             size = len(getattr(passage, name).encode())
             if size > _LONGEST:
@@ -144,7 +140,6 @@ class Milvus:
         return f"its fields have {fields:,} bytes, and Milvus takes {_LONGEST:,}" if fields > _LONGEST else None
 
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
-        """See :class:`Engine`."""
         rows = self._client.query_iterator(self._name, batch_size=_LISTED, output_fields=["id", "digest"])
         try:
             while batch := rows.next():
@@ -153,7 +148,6 @@ class Milvus:
             rows.close()
 
     def upsert(self, entries: Sequence[Entry]) -> None:
-        """See :class:`Engine`."""
         self._client.upsert(self._name, [self._row(entry) for entry in entries])
 
     def _row(self, entry: Entry) -> dict[str, Any]:
@@ -162,19 +156,15 @@ class Milvus:
         return row | ({"words": dict(entry.words) or _NO_WORDS} if self._has_words else {})
 
     def delete(self, ids: Sequence[str]) -> None:
-        """See :class:`Engine`."""
         self._client.delete(self._name, ids=[document_id(one) for one in ids])
 
     def finish(self) -> None:
-        """See :class:`Engine`."""
         self._client.flush(self._name)
 
     def count(self) -> int:
-        """See :class:`Engine`."""
         return int(self._client.query(self._name, output_fields=["count(*)"])[0]["count(*)"])
 
     def search(self, vectors: Vectors, depth: int) -> list[Hits]:
-        """See :class:`Engine`."""
         found = self._client.search(
             self._name, data=vectors.tolist(), anns_field="vector", limit=depth, output_fields=["id"],
             timeout=REQUEST_SECONDS,
@@ -182,5 +172,4 @@ class Milvus:
         return [[(hit["id"], hit["distance"]) for hit in hits] for hits in found]
 
     def close(self) -> None:
-        """See :class:`Engine`."""
         self._client.close()

@@ -1,4 +1,4 @@
-"""OpenSearch, through its own client. Tested against its client's requests, not against a server."""
+"""OpenSearch, through its own client; tested against its client's requests, not against a server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from llama2vec.engines.engine import (
     ABOUT,
     REQUEST_SECONDS,
     About,
+    Engine,
     Entry,
     Hits,
     Vectors,
@@ -67,11 +68,10 @@ for hit in found["hits"]["hits"]:
 """
 
 
-class OpenSearch:
+class OpenSearch(Engine):
     """An index in OpenSearch."""
 
     kind = "opensearch"
-    is_exclusive = False
     has_bm25 = True
 
     def __init__(self, at: str, collection: str, *, token: str, timeout: float, **client: Any) -> None:
@@ -98,7 +98,6 @@ class OpenSearch:
             raise unreachable(f"OpenSearch at {shown}", error) from error
 
     def about(self) -> About | None:
-        """See :class:`Engine`."""
         if not self._client.indices.exists(index=self._name, **self._quick):
             return None
         found = self._client.indices.get_mapping(index=self._name, **self._quick)
@@ -107,7 +106,6 @@ class OpenSearch:
         return read_about(found[self._name]["mappings"].get("_meta", {}).get(ABOUT), self.place)
 
     def create(self, about: About) -> None:
-        """See :class:`Engine`."""
         words = {"type": "text", "analyzer": _ANALYZERS.get(about.language or "", "standard")}
         # Vectors have unit length: the inner product is the cosine.
         method = {"name": "hnsw", "engine": "faiss", "space_type": "innerproduct"}
@@ -129,11 +127,9 @@ class OpenSearch:
         self._client.indices.create(index=self._name, body={"settings": {"index": {"knn": True}}, "mappings": mappings})
 
     def describe(self, about: About) -> None:
-        """See :class:`Engine`."""
         self._client.indices.put_mapping(index=self._name, body={"_meta": {ABOUT: about.model_dump()}})
 
     def why_not(self, passage: Passage, words: int) -> str | None:
-        """See :class:`Engine`."""
         size = len(passage.id.encode())
         if size > _LONGEST_KEYWORD:
             return f"its id has {size:,} bytes, and OpenSearch takes {_LONGEST_KEYWORD:,}"
@@ -145,7 +141,6 @@ class OpenSearch:
         return None
 
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
-        """See :class:`Engine`."""
         self._client.indices.refresh(index=self._name)
         batch = []
         for hit in self._helpers.scan(
@@ -158,7 +153,6 @@ class OpenSearch:
         yield batch
 
     def upsert(self, entries: Sequence[Entry]) -> None:
-        """See :class:`Engine`."""
         self._bulk(
             {
                 "_op_type": "index",
@@ -169,7 +163,6 @@ class OpenSearch:
         )
 
     def delete(self, ids: Sequence[str]) -> None:
-        """See :class:`Engine`."""
         self._bulk({"_op_type": "delete", "_id": document_id(one)} for one in ids)
 
     def _bulk(self, actions: Iterator[dict[str, Any]]) -> None:
@@ -182,16 +175,13 @@ class OpenSearch:
             )
 
     def finish(self) -> None:
-        """See :class:`Engine`."""
         self._client.indices.refresh(index=self._name)
 
     def count(self) -> int:
-        """See :class:`Engine`."""
         ours = {"query": {"exists": {"field": "digest"}}}
         return int(self._client.count(index=self._name, body=ours)["count"])
 
     def search(self, vectors: Vectors, depth: int) -> list[Hits]:
-        """See :class:`Engine`."""
         lines: list[dict[str, Any]] = []
         for vector in vectors.tolist():
             query = {"knn": {"vector": {"vector": vector, "k": depth}}}
@@ -210,7 +200,6 @@ class OpenSearch:
         return value
 
     def close(self) -> None:
-        """See :class:`Engine`."""
         self._client.close()
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from llama2vec.engines.engine import (
     WORD_SPACE,
     About,
+    Engine,
     Entry,
     Hits,
     Vectors,
@@ -69,12 +70,10 @@ for passage_id, score in found.fetchall():
 """
 
 
-class Pgvector:
+class Pgvector(Engine):
     """A table in PostgreSQL."""
 
     kind = "pgvector"
-    is_exclusive = False
-    has_bm25 = False
 
     def __init__(self, at: str, collection: str, *, token: str, timeout: float) -> None:
         try:
@@ -125,7 +124,6 @@ class Pgvector:
             return ask()
 
     def about(self) -> About | None:
-        """See :class:`Engine`."""
         statement = "SELECT to_regclass(%s), obj_description(to_regclass(%s))"
         table, comment = self._read(lambda: self._database.execute(statement, [self._table] * 2).fetchone())
         if table is None:
@@ -135,7 +133,6 @@ class Pgvector:
         return about
 
     def create(self, about: About) -> None:
-        """See :class:`Engine`."""
         self._has_words, self._dimension = about.language is not None, about.dimension
         words = f", words sparsevec({WORD_SPACE}) NOT NULL" if self._has_words else ""
         # One transaction: a table without its comment would look like another program's.
@@ -148,13 +145,11 @@ class Pgvector:
             self.describe(about)
 
     def describe(self, about: About) -> None:
-        """See :class:`Engine`."""
         # A comment takes no parameters.
         text = about.model_dump_json().replace("'", "''")
         self._database.execute(f"COMMENT ON TABLE {self._table} IS '{text}'")
 
     def why_not(self, passage: Passage, words: int) -> str | None:
-        """See :class:`Engine`."""
         size = len(passage.id.encode())
         if size > 2600:
             return f"its id has {size:,} bytes, and PostgreSQL's keys take 2,600"
@@ -163,14 +158,12 @@ class Pgvector:
         return None
 
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
-        """See :class:`Engine`."""
         with self._database.transaction(), self._database.cursor(name="llama2vec") as rows:
             rows.execute(f"SELECT id, digest FROM {self._table}")  # noqa: S608
             while batch := rows.fetchmany(_LISTED):
                 yield batch
 
     def upsert(self, entries: Sequence[Entry]) -> None:
-        """See :class:`Engine`."""
         columns = (*_COLUMNS, "words") if self._has_words else _COLUMNS
         values = ", ".join(f"%({name})s" for name in columns)
         changes = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
@@ -187,21 +180,17 @@ class Pgvector:
         return row | ({"words": self._sparse(dict(entry.words), WORD_SPACE)} if self._has_words else {})
 
     def delete(self, ids: Sequence[str]) -> None:
-        """See :class:`Engine`."""
         self._database.execute(f"DELETE FROM {self._table} WHERE id = ANY(%s)", [list(ids)])  # noqa: S608
 
     def finish(self) -> None:
-        """See :class:`Engine`."""
         name, indexed = _index_name(self._table), _indexed(self._dimension)
         self._database.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {self._table} USING hnsw ({indexed})")
         self._database.execute(f"ANALYZE {self._table}")
 
     def count(self) -> int:
-        """See :class:`Engine`."""
         return int(self._database.execute(f"SELECT count(*) FROM {self._table}").fetchone()[0])  # noqa: S608
 
     def search(self, vectors: Vectors, depth: int) -> list[Hits]:
-        """See :class:`Engine`."""
         statement, reach = nearest_sql(self._table, self._dimension), candidates(self._dimension, depth)
 
         def ask() -> list[Hits]:
@@ -213,7 +202,6 @@ class Pgvector:
         return self._read(ask)
 
     def close(self) -> None:
-        """See :class:`Engine`."""
         self._database.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from llama2vec.engines.engine import (
     ABOUT,
     REQUEST_SECONDS,
     About,
+    Engine,
     Entry,
     Hits,
     Vectors,
@@ -17,10 +19,9 @@ from llama2vec.engines.engine import (
     missing,
     payload,
     read_about,
-    unreachable,
 )
+from llama2vec.engines.local import opening_errors
 from llama2vec.errors import EngineError
-from llama2vec.records import Passage
 
 _NAMES = uuid.UUID("6f1f6d0e-7d5c-5a0b-9d5e-2b1c8f4e7a31")
 _LISTED = 4096
@@ -64,11 +65,10 @@ for hit in found.points:
 LAST_OF_SNIPPET = "client.close()\n"
 
 
-class Qdrant:
+class Qdrant(Engine):
     """A collection in Qdrant."""
 
     kind = "qdrant"
-    has_bm25 = False
 
     def __init__(self, at: str, collection: str, *, token: str, timeout: float) -> None:
         try:
@@ -76,33 +76,33 @@ class Qdrant:
             from qdrant_client.http.exceptions import ApiException
         except ImportError:
             raise missing("qdrant-client", "qdrant") from None
-        self.place, self.errors = (
-            f"the collection {collection} at {at}",
-            (ApiException, RuntimeError, ValueError, OSError),
-        )
-        self.is_exclusive = "://" not in at
+        self.place, self.is_exclusive = f"the collection {collection} at {at}", "://" not in at
+        self.errors = (ApiException, RuntimeError, ValueError, OSError, sqlite3.Error)
         self._models, self._name, self._has_words = qdrant_client.models, collection, False
-        try:
-            if "://" in at:
+        with opening_errors("Qdrant", self.kind, at, self.errors):
+            if not self.is_exclusive:
                 where: dict[str, Any] = {"url": at, "api_key": token or None, "check_compatibility": False}
                 # The client takes a limit for all of its requests.
                 self._quick = qdrant_client.QdrantClient(**where, timeout=max(1, round(timeout)))
                 self._quick.get_collections()
                 self._client = qdrant_client.QdrantClient(**where, timeout=max(REQUEST_SECONDS, round(timeout)))
             else:
-                # One thread opens it, another one searches, and either may close it; one at a time, as SQLite demands.
-                self._client = qdrant_client.QdrantClient(path=at, force_disable_check_same_thread=True)
-                self._quick = self._client
-        except (ApiException, OSError, RuntimeError, ValueError) as error:
-            if self.is_exclusive and "already accessed" in str(error):
-                raise EngineError(
-                    f"{at} is open in another program, and Qdrant's local mode lets in one at a time; end that one, "
-                    "or run a Qdrant server"
-                ) from error
-            raise unreachable(f"Qdrant at {at}", error) from error
+                self._quick = self._client = self._opened(qdrant_client, at)
+
+    @staticmethod
+    def _opened(package: Any, at: str) -> Any:
+        try:
+            # One thread opens it, another one searches, and either may close it; one at a time, as SQLite demands.
+            return package.QdrantClient(path=at, force_disable_check_same_thread=True)
+        except RuntimeError as error:
+            if "already accessed" not in str(error):
+                raise
+            raise EngineError(
+                f"{at} is open in another program, and Qdrant's local mode lets in one at a time; end that one, "
+                "or run a Qdrant server"
+            ) from error
 
     def about(self) -> About | None:
-        """See :class:`Engine`."""
         if not self._quick.collection_exists(self._name):
             return None
         metadata = self._quick.get_collection(self._name).config.metadata or {}
@@ -111,7 +111,6 @@ class Qdrant:
         return about
 
     def create(self, about: About) -> None:
-        """See :class:`Engine`."""
         models, self._has_words = self._models, about.language is not None
         # Dot: vectors have unit length, and Qdrant leaves them as they are.
         vector = models.VectorParams(size=about.dimension, distance=models.Distance.DOT)
@@ -126,15 +125,9 @@ class Qdrant:
             raise EngineError(f"{self.place} cannot say what made it; Qdrant can from version 1.16 on: update it")
 
     def describe(self, about: About) -> None:
-        """See :class:`Engine`."""
         self._client.update_collection(self._name, metadata={ABOUT: about.model_dump()})
 
-    def why_not(self, passage: Passage, words: int) -> str | None:
-        """See :class:`Engine`."""
-        return None
-
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
-        """See :class:`Engine`."""
         after: Any = None
         while True:
             points, after = self._client.scroll(
@@ -145,7 +138,6 @@ class Qdrant:
                 return
 
     def upsert(self, entries: Sequence[Entry]) -> None:
-        """See :class:`Engine`."""
         self._client.upsert(self._name, [self._point(entry) for entry in entries], wait=True)
 
     def _point(self, entry: Entry) -> Any:
@@ -157,20 +149,16 @@ class Qdrant:
         return self._models.PointStruct(id=_point_id(entry.passage.id), vector=vectors, payload=content)
 
     def delete(self, ids: Sequence[str]) -> None:
-        """See :class:`Engine`."""
         self._client.delete(self._name, [_point_id(one) for one in ids], wait=True)
 
-    def finish(self) -> None:
-        """See :class:`Engine`."""
+    def finish(self) -> None: ...
 
     def count(self) -> int:
-        """See :class:`Engine`."""
         unmarked = self._models.IsEmptyCondition(is_empty=self._models.PayloadField(key="digest"))
         ours = self._models.Filter(must_not=[unmarked])
         return int(self._client.count(self._name, count_filter=ours, exact=True).count)
 
     def search(self, vectors: Vectors, depth: int) -> list[Hits]:
-        """See :class:`Engine`."""
         asked = [
             self._models.QueryRequest(query=vector, using="vector", limit=depth, with_payload=["id"])
             for vector in vectors.tolist()
@@ -186,7 +174,6 @@ class Qdrant:
         return value
 
     def close(self) -> None:
-        """See :class:`Engine`."""
         self._client.close()
         if self._quick is not self._client:
             self._quick.close()

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llama2vec.data.examples.unlabeled import sentences
-from llama2vec.data.text.words import stop_words, word_pattern
+from llama2vec.data.examples.unlabeled import joined, sentence_parts
+from llama2vec.data.text.words import stop_words, word_key, word_pattern
 from llama2vec.errors import ModelError
 from llama2vec.model.backbone import decoder
 from llama2vec.model.encoder import Encoder
@@ -142,13 +142,13 @@ class Explainer:
         Exact: every remainder is encoded. A sentence beyond the encoder's length limit was not read and changes
         nothing; without an earlier one, it may move within the limit.
         """
-        parts = sentences(passage, self.language)
+        parts = sentence_parts(passage, self.language)
         if len(parts) < 2:
             return []
-        without = [" ".join(parts[:place] + parts[place + 1 :]) for place in range(len(parts))]
-        vectors = self.encoder.encode_passages([" ".join(parts), *without])
+        without = [joined(parts[:place] + parts[place + 1 :]) for place in range(len(parts))]
+        vectors = self.encoder.encode_passages([joined(parts), *without])
         whole, *rest = (vectors @ self.encoder.encode_queries(query)).tolist()
-        found = [SentenceEvidence(text, whole - score) for text, score in zip(parts, rest, strict=True)]
+        found = [SentenceEvidence(text.rstrip(), whole - score) for text, score in zip(parts, rest, strict=True)]
         return sorted(found, key=lambda sentence: -sentence.drop)
 
     def weights(self, text: str, side: Side) -> dict[str, float]:
@@ -198,10 +198,10 @@ def words_of_tokens(tokenizer: Tokenizer, vocabulary: int, skip: frozenset[str])
     texts = tokenizer.batch_decode([[*anchor, token] for token in ids], clean_up_tokenization_spaces=False)
     strings = [text[len(lead) :] for text in texts]
     begins_words = frozenset(text.strip().casefold() for text in strings if text[:1].isspace())
-    words = {}
+    words, skipped = {}, frozenset(map(word_key, skip))
     for token, text in zip(ids, strings, strict=True):
         word = _word(text, begins_words)
-        if word and word.removeprefix(_PIECE) not in skip:
+        if word and word_key(word.removeprefix(_PIECE)) not in skipped:
             words[token] = word
     return words
 

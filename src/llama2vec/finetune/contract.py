@@ -1,11 +1,11 @@
-"""What fine-tuning keeps of the encoder that it starts from."""
+"""What fine-tuning keeps of the contract of the encoder that it starts from."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-from llama2vec.config import EncoderSettings, PromptName, PromptSettings, Settings
+from llama2vec.config import EncoderSettings, PromptSettings, Settings
 from llama2vec.errors import ContractError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.model.contract import saved_settings
@@ -60,8 +60,7 @@ def _check_counted(config: FinetuneConfig, prompts: PromptSettings, encoder: Enc
     add_slot_tokens(tokenizer, prompts)
     ids = prompt_ids(tokenizer, prompts)
     for side, field in _LENGTHS.items():
-        limit, there = getattr(config.encoder, field), getattr(encoder, field)
-        prompt: PromptName | None = getattr(encoder, f"{side}_prompt") if encoder.pooling == "slots" else None
+        limit, (prompt, there) = getattr(config.encoder, field), encoder.reading(side)
         if field in given and (now := max(1, ids.text_room(limit, prompt))) != there:
             raise ContractError(
                 f"encoder.{field}: {config.model.name} reads {there} tokens of a text, and {limit} with the prompt "

@@ -67,7 +67,9 @@ class Ebae:
         self._is_weighted = settings.token_weights == "idf"
         self._token_weights: Tensor | None = None
         skip = chosen_stop_words(settings.stop_words, settings.language, key="pretext.stop_words")
-        self._tokenize = {side: TargetTokenizer(backbone.tokenizer, limits[side], skip) for side in sides}
+        self._tokenize = {
+            side: TargetTokenizer(backbone.tokenizer, limits[side], skip, language=settings.language) for side in sides
+        }
 
     def prepare(self, examples: DrawnExamples) -> None:
         """Weigh the tokens by a sample of the training texts.

@@ -16,6 +16,7 @@ from llama2vec.config import (
     Settings,
     StableHashSettings,
 )
+from llama2vec.data.corpus.spread import spread_mark
 from llama2vec.data.examples.labeled import is_single_file
 from llama2vec.data.settings import ReadingSettings, check_stop_words
 from llama2vec.data.text.words import stop_words_identity
@@ -28,6 +29,8 @@ class ExamplesSettings(StableHashSettings):
 
     Attributes:
         sources: BEIR folders, JSONL files, ``hf:dataset`` …; one name or a list.
+        limited_to: Which examples a limit takes: ``spread`` evenly over the source, or the ``first`` ones. Of an
+            ``hf:`` source it takes the first ones in either case.
         passage_max_tokens: Length limit of training passages; 0 = the encoder's. Shorter texts train faster, and the
             saved encoder keeps its own limit.
         homogeneous_batches: Fill each batch from one source; the leftovers of all sources share the last batches.
@@ -35,11 +38,12 @@ class ExamplesSettings(StableHashSettings):
             with them. They are shuffled by a buffer, thus in another order than in memory.
     """
 
-    added_later = frozenset({"streaming"})
+    added_later = frozenset({"limited_to", "streaming"})
 
     sources: str | list[str] = Field(default_factory=list)
     split: str = "train"  # Split of BEIR folders and hub datasets
-    limit: Annotated[int, Field(ge=0)] = 0  # Read at most this many examples of each source; 0 = all
+    limit: Annotated[int, Field(ge=0)] = 0  # Learn from at most this many examples of each source; 0 = all
+    limited_to: Literal["spread", "first"] = "spread"
     query_max_tokens: Annotated[int, Field(ge=0)] = 0  # Length limit of training queries; 0 = the encoder's
     passage_max_tokens: Annotated[int, Field(ge=0)] = 0
     homogeneous_batches: bool = False
@@ -183,6 +187,11 @@ class ValidationSettings(StableHashSettings):
     keep_best: bool = True  # Save the weights with the best nDCG@10 instead of the last ones
 
     @property
+    def held_out_share(self) -> float:
+        """The share of the training examples that is held out; 0 where ``source`` takes their place."""
+        return 0.0 if self.source else self.share
+
+    @property
     def source_split(self) -> str:
         """The split of ``source`` that is read; for a single file, which has no splits, ``train``."""
         return "train" if Path(self.source).is_file() else self.split
@@ -248,6 +257,8 @@ class FinetuneConfig(StableHashSettings):
         found = self.model_dump(exclude={"tracking"})
         if "pretext" in found:
             found["pretext"]["stop_words"] = stop_words_identity(self.pretext.stop_words)
+        if found["data"].pop("limited_to", "spread") == "spread":
+            found["data"] |= spread_mark(self.data.limit, self.data.source_list)
         found.pop("reading", None)
         return found | ({"reading": self.reading.choices} if self.reading.choices else {})
 

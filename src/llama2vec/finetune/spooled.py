@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from llama2vec.data.examples.spool import LinkedRows, Spool, SpooledRow, write_spool
 from llama2vec.finetune.batches import positive_keys, query_keys
 from llama2vec.finetune.contrastive_loss import NO_KEY
-from llama2vec.finetune.validation import largest_group, wanted_rows
+from llama2vec.finetune.validation import first_groups, largest_group, place_in_draw, wanted_rows
 from llama2vec.processes import on_first_process
 from llama2vec.records import TrainingExample
 
-_MOST_LOOKS = 20  # Rows that are drawn for each one wanted, because those of a group that is too large stay
+_MOST_LOOKS = 20  # Queries that are looked at for each row wanted, because those of a group that is too large stay
 
 
 def spooled_examples(
-    path: Path, rows: Iterable[tuple[TrainingExample, int]], *, share: float, most_held_out: int, seed: int
+    path: Path,
+    rows: Iterable[tuple[TrainingExample, int]],
+    *,
+    share: float,
+    most_held_out: int,
+    seed: int,
+    queries: Collection[int] | None = None,
 ) -> tuple[Spool[TrainingExample], list[tuple[TrainingExample, int]]]:
     """Write examples, each with the number of its source; return those that stay, and those held out.
 
-    These are drawn from all rows by the seed, in groups as :func:`llama2vec.finetune.validation.hold_out` has them; a
-    row of a larger group is drawn more often.
+    These are the ones that :func:`llama2vec.finetune.validation.hold_out` takes, unless nearly all queries belong to
+    groups that are too large: then the search for others ends early.
     """
 
+    def groups(rows: LinkedRows, wanted: int) -> Iterator[list[int]]:
+        most = largest_group(wanted, most_held_out)
+        for row in islice(rows.by_first_key(partial(place_in_draw, seed)), _MOST_LOOKS * wanted):
+            group = rows.group(row, most)
+            # A group of several queries comes once, where the smallest of their keys stands.
+            if group and rows.first_key(row) == min(map(rows.first_key, group)):
+                yield group
+
     def chosen(rows: LinkedRows) -> list[int]:
-        wanted, held_out = wanted_rows(len(rows), share, most_held_out), list[int]()
-        looks = random.Random(f"{seed}:held out").sample(range(len(rows)), min(len(rows), _MOST_LOOKS * wanted))
-        for row in looks:
-            if len(held_out) >= wanted:
-                break
-            if row not in held_out:
-                held_out += rows.group(row, largest_group(wanted, most_held_out) - len(held_out))
-        return held_out
+        if queries is not None:
+            return sorted(row for key in queries for row in rows.with_key(key))
+        wanted = wanted_rows(len(rows), share, most_held_out)
+        return first_groups(groups(rows, wanted), wanted, most_held_out)
 
     def write() -> list[tuple[TrainingExample, int]]:
         taken = write_spool(path, map(_spooled, rows), chosen if share else None)

@@ -1,4 +1,4 @@
-"""``llama2vec finetune``: labeled examples in, encoder out; mistakes in a call show before torch is imported."""
+"""finetune_model, labeled examples in and encoder out: mistakes in a call show before torch is imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama2vec.config import EncoderSettings, PromptSettings
 from llama2vec.data.corpus.steady import SteadyInputs
-from llama2vec.data.examples.labeled import named_fingerprint, splits_of
+from llama2vec.data.examples.labeled import examples_fingerprint, named_fingerprint, splits_of
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.contract import resolve_contract
 from llama2vec.finetune.settings import FinetuneConfig
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Up to 4, queries that differ in case were different ones, which decides what is held out and the order of batches.
-STAGE = Stage("finetune", "a fine-tuning", "examples", format=5)
+# Up to 5, the places of the rows decided what is held out.
+STAGE = Stage("finetune", "a fine-tuning", "examples", format=6)
 
 
 def finetune_model(
@@ -38,6 +39,7 @@ def finetune_model(
     *,
     examples: Sequence[TrainingExample] | None = None,
     overwrite: bool = False,
+    drawn_from: Sequence[str] = (),
 ) -> Encoder:
     """Fine-tune a causal LM or an adapted encoder on labeled queries (stage 2 of Llama2Vec) and save the encoder.
 
@@ -48,6 +50,9 @@ def finetune_model(
         output: Folder for the encoder, log, curves, checkpoints and manifest.
         examples: Labeled queries; None reads ``config.data.sources``.
         overwrite: Replace a fine-tuning with other settings.
+        drawn_from: Files of examples from which the held-out queries are drawn, in the order of ``data.sources``, which
+            hold a part of their queries. Fine-tunings on different parts then share neither a held-out query nor a
+            passage that answers it. Empty = they are drawn from the examples themselves.
 
     Raises:
         OutputExistsError: The folder holds another fine-tuning, or something else.
@@ -62,10 +67,11 @@ def finetune_model(
     contract = resolve_contract(config)
     check_quantization(fetched(resolve_model(config.model.name)), for_training=True)
     steady = SteadyInputs()
-    plan = _plan(config, contract, examples, steady)
+    plan = _plan(config, contract, examples, steady, drawn_from)
     with claim_output(
         output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
-        inputs=[*config.data.source_list, config.validation.source], sharding=config.optimizer.sharding,
+        inputs=[*config.data.source_list, *drawn_from, config.validation.source],
+        sharding=config.optimizer.sharding,
     ) as work:  # fmt: skip
         if work.is_finished:
             logger.info("%s: this fine-tuning is finished; nothing to do", output)
@@ -74,7 +80,7 @@ def finetune_model(
             return Encoder.load(output, settings=config.model.all_layers)
         from llama2vec.finetune.train import train_fine_tuning
 
-        return train_fine_tuning(config, work, contract, examples, steady)
+        return train_fine_tuning(config, work, contract, examples, steady, drawn_from)
 
 
 def _plan(
@@ -82,6 +88,7 @@ def _plan(
     contract: tuple[PromptSettings, EncoderSettings],
     examples: Sequence[TrainingExample] | None,
     steady: SteadyInputs,
+    drawn_from: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what decides the result: settings and input."""
     if examples is not None:
@@ -93,6 +100,8 @@ def _plan(
         # The settings of a plan name the files anyway.
         splits = dict(zip(sources := config.data.source_list, splits_of(sources, config.data.split), strict=True))
         found = [steady.take(one, partial(named_fingerprint, one, split=splits[one])) for one in sources]
+    # The settings do not name these files, so their content alone counts.
+    found += [steady.take(one, partial(examples_fingerprint, one)) for one in drawn_from]
     validation = config.validation
     if validation.source:
         taken = partial(named_fingerprint, validation.source, split=validation.source_split)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
 from llama2vec.data.corpus.steady import SteadyInputs
+from llama2vec.data.examples.counting import limited_examples
 from llama2vec.data.examples.labeled import read_examples, splits_of
 from llama2vec.data.examples.spool import SPOOL_FILE, Sizes
 from llama2vec.errors import ConfigError, EmptyCorpusError
@@ -34,7 +35,14 @@ from llama2vec.finetune.gradient_cache import GradientCache, idle_batches
 from llama2vec.finetune.lengths import counting_cuts
 from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings, FinetuneConfig, FinetuneOptimizerSettings
 from llama2vec.finetune.spooled import spooled_examples
-from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, hold_out, read_validation
+from llama2vec.finetune.validation import (
+    BEST,
+    ValidationTask,
+    examples_task,
+    held_out_queries,
+    hold_out,
+    read_validation,
+)
 from llama2vec.model.backbone import Backbone, check_keepable, decoder, keep_lowest_layers, layer_list, load_backbone
 from llama2vec.model.batching import PromptedBatch, padded_batches
 from llama2vec.model.contract import load_contract
@@ -225,6 +233,7 @@ def train_fine_tuning(
     contract: tuple[PromptSettings, EncoderSettings],
     examples: Sequence[TrainingExample] | None,
     steady: SteadyInputs,
+    drawn_from: Sequence[str] = (),
 ) -> Encoder:
     """Train and save; nothing is written before the model and the examples have been read.
 
@@ -234,9 +243,10 @@ def train_fine_tuning(
         contract: As :func:`resolve_contract` gives it.
         examples: Labeled queries; None reads ``config.data.sources``.
         steady: Finds out whether these have changed since the plan was made.
+        drawn_from: As in :func:`llama2vec.finetune.stage.finetune_model`.
     """
     check_trainable(config.model)
-    drawn, task = _read(config, work, examples)
+    drawn, task = _read(config, work, examples, drawn_from)
     steady.check()
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "batch_size")})
     optimizer = _with_steps(config.optimizer, len(drawn))
@@ -295,7 +305,7 @@ def _load_backbone(settings: ModelSettings) -> Backbone:
 
 
 def _read(
-    config: FinetuneConfig, work: StageWork, given: Sequence[TrainingExample] | None
+    config: FinetuneConfig, work: StageWork, given: Sequence[TrainingExample] | None, drawn_from: Sequence[str] = ()
 ) -> tuple[DrawnExamples, ValidationTask | None]:
     """Read the examples, hold some out, and make the search task of them."""
     seed, data, validation = config.optimizer.seed, config.data, config.validation
@@ -303,23 +313,27 @@ def _read(
     if given is None:
         splits = splits_of(data.source_list, data.split)
         read: Iterable[Iterable[TrainingExample]] = (
-            read_examples(source, split=split, limit=data.limit or None, reading=config.reading)
+            limited_examples(source, data.limit, split=split, reading=config.reading, first=data.limited_to == "first")
             for source, split in zip(data.source_list, splits, strict=True)
         )
     else:
         read = [given]
     numbered = ((example, number) for number, found in enumerate(read) for example in found)
     checked = counting_cuts(checked_examples(numbered, config.contrastive), config)
-    share = 0.0 if validation.source else validation.share
+    share = validation.held_out_share
+    queries: frozenset[int] | None = None
+    if drawn_from and share:
+        whole = ((one, number) for number, source in enumerate(drawn_from) for one in read_examples(source))
+        queries = held_out_queries(whole, share, validation.max_queries, held_out_seed)
     if data.streaming:
         path = work.begin() / SPOOL_FILE
         spool, held_out = spooled_examples(
-            path, checked, share=share, most_held_out=validation.max_queries, seed=held_out_seed
+            path, checked, share=share, most_held_out=validation.max_queries, seed=held_out_seed, queries=queries
         )
         examples = DrawnExamples(spool, Sizes(spool), config.contrastive, seed)
     else:
         rows, sources = [list(column) for column in zip(*checked, strict=True)] or ([], [])
-        kept, out = hold_out(rows, share, validation.max_queries, held_out_seed, sources)
+        kept, out = hold_out(rows, share, validation.max_queries, held_out_seed, sources, queries)
         held_out = [(rows[row], sources[row]) for row in out]
         examples = DrawnExamples([rows[row] for row in kept], [sources[row] for row in kept], config.contrastive, seed)
     if not len(examples) + len(held_out):
@@ -327,10 +341,11 @@ def _read(
     if validation.source:
         return examples, read_validation(validation, examples.examples, held_out_seed, config.reading)
     if share and not held_out:
+        why = "mining has dropped those that were" if queries else "each shares its passages with too many others"
         logger.warning(
-            "no query is held out, because each shares its passages with too many others; give queries of their own in "
-            "validation.source, or set validation.share to 0"
-        )
+            "no query is held out, because %s; give queries of their own in validation.source, or set validation.share "
+            "to 0", why,
+        )  # fmt: skip
     if not held_out:
         return examples, None
     chosen, numbers = [list(column) for column in zip(*held_out, strict=True)]

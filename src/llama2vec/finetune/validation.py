@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -22,6 +23,7 @@ from llama2vec.finetune.batches import example_passages, positive_keys, query_ke
 from llama2vec.finetune.contrastive_loss import NO_KEY
 from llama2vec.finetune.settings import ValidationSettings
 from llama2vec.model.encoder import Encoder
+from llama2vec.processes import on_first_process
 from llama2vec.records import Qrels, Run, TrainingExample
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.terminal import counted
@@ -72,28 +74,75 @@ def largest_group(wanted: int, most: int) -> int:
     return min(most, 2 * wanted)
 
 
+def place_in_draw(seed: int, query_key: int) -> bytes:
+    """Return where a group stands in the order in which groups are held out, by the smallest key of its queries.
+
+    Neither the place of its rows nor any row of other groups changes it: data that lost or gained a few rows give
+    nearly the same held-out queries.
+    """
+    return hashlib.blake2b(f"{seed}:held out:{query_key}".encode(), digest_size=8).digest()
+
+
+def first_groups(groups: Iterable[Sequence[int]], wanted: int, most: int) -> list[int]:
+    """Return the rows of the first groups, as many as are wanted; a group that does not fit is passed over."""
+    found: list[int] = []
+    for group in groups:
+        if len(found) >= wanted:
+            break
+        if len(found) + len(group) <= largest_group(wanted, most):
+            found += group
+    return found
+
+
 def hold_out(
-    examples: Sequence[TrainingExample], share: float, most: int, seed: int, sources: Sequence[int] | None = None
+    examples: Sequence[TrainingExample],
+    share: float,
+    most: int,
+    seed: int,
+    sources: Sequence[int] | None = None,
+    queries: Collection[int] | None = None,
 ) -> tuple[list[int], list[int]]:
     """Return row numbers for training, in order, and held-out ones.
 
     Rows that share a query, a positive's text or, within a source (``sources`` numbers them), the id of either stay
     together, also by way of others: no held-out query is trained on, and no passage that answers it is. The pairs of a
-    passage of a corpus share its id.
+    passage of a corpus share its id. ``queries``, as :func:`held_out_queries` returns them, are held out instead of
+    what the seed draws.
     """
-    if not (wanted := wanted_rows(len(examples), share, most)):
-        return list(range(len(examples))), []
     numbered = zip(examples, sources or repeat(0), strict=False)
-    order = linked_groups([*query_keys(*one), *positive_keys(*one)] for one in numbered)
-    random.Random(f"{seed}:held out").shuffle(order)
-    held_out: list[int] = []
-    for group in order:
-        if len(held_out) >= wanted:
-            break
-        if len(held_out) + len(group) <= largest_group(wanted, most):
-            held_out += group
+    if queries is None:
+        held_out = _drawn([row_keys(*one) for one in numbered], share, most, seed)
+    else:
+        held_out = [row for row, one in enumerate(numbered) if query_keys(*one)[0] in queries]
     chosen = set(held_out)
     return [row for row in range(len(examples)) if row not in chosen], held_out
+
+
+def held_out_queries(rows: Iterable[tuple[TrainingExample, int]], share: float, most: int, seed: int) -> frozenset[int]:
+    """Draw from all rows, each with the number of its source; return the keys of the held-out queries' texts.
+
+    Trainings on different parts of these rows hold out the same queries, and the rows linked to them.
+    """
+
+    def drawn() -> frozenset[int]:
+        keys = [row_keys(*one) for one in rows]
+        return frozenset(keys[row][0] for row in _drawn(keys, share, most, seed))
+
+    return on_first_process(drawn)
+
+
+def row_keys(example: TrainingExample, source: int) -> tuple[int, ...]:
+    """Return the keys of a row's query, that of its text first, and of its positives."""
+    return (*query_keys(example, source), *positive_keys(example, source))
+
+
+def _drawn(keys: Sequence[Sequence[int]], share: float, most: int, seed: int) -> list[int]:
+    """Return the rows to hold out, given the keys of all."""
+    if not (wanted := wanted_rows(len(keys), share, most)):
+        return []
+    groups = linked_groups(keys)
+    groups.sort(key=lambda group: place_in_draw(seed, min(keys[row][0] for row in group)))
+    return first_groups(groups, wanted, most)
 
 
 def linked_groups(keys: Iterable[Iterable[int]]) -> list[list[int]]:

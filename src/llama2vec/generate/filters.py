@@ -9,7 +9,7 @@ from typing import NamedTuple
 from llama2vec.data.text.words import estimated_words, text_key
 from llama2vec.generate.settings import GenerateSettings
 from llama2vec.records import Passage
-from llama2vec.retrieve.index.lexical import Bm25Index, split_words
+from llama2vec.retrieve.index.lexical import Bm25Index, split_normalized
 
 REASONS = {
     "unfinished": "had no end within question_max_tokens, or was empty",
@@ -71,7 +71,7 @@ def _fault(one: Written, passage: Passage, settings: GenerateSettings) -> str:
         return "unfinished"
     if not settings.min_words <= estimated_words(one.question) <= settings.max_words:
         return "length"
-    asked, there = split_words(one.question), split_words(passage.full_text)
+    asked, there = split_normalized(one.question), split_normalized(passage.full_text)
     if asked and longest_common_run(asked, there) > settings.most_copied * len(asked):
         return "copied"
     return ""

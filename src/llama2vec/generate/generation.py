@@ -215,13 +215,12 @@ def generate_to_file(
     source, corpus = fetched(named), steady.corpus(inputs.corpus, inputs.reading)
     check_kept_apart(output, _GENERATED, [inputs.corpus, source.location])  # The plan can be compared with torch alone
     from llama2vec.model.backbone import load_backbone
-    from llama2vec.model.device import choose_device, choose_dtype
+    from llama2vec.model.device import dtype_name
 
-    device = choose_device(inputs.model.device)
     read_by = {
         # A model of the hub is known by its name, because its files are here only once it has been loaded.
         "model": (named if named.hub_id else source).fingerprint(),
-        "dtype": str(choose_dtype(inputs.model.dtype, device)).removeprefix("torch."),
+        "dtype": dtype_name(inputs.model),
     }
     # Which LLM it was is in the inputs, wherever it lies.
     given = {"corpus": corpus, **read_by, **how_read(inputs.splitter, inputs.reading)}
@@ -238,7 +237,7 @@ def generate_to_file(
             read_passages(inputs.corpus, splitter=inputs.splitter, settings=inputs.reading, report=inputs.report)
         )
         steady.check()
-        examples, report = generate(passages, lambda: load_backbone(inputs.model, device, source), settings, kept_in)
+        examples, report = generate(passages, lambda: load_backbone(inputs.model, source=source), settings, kept_in)
         report.seconds = round(time.monotonic() - started, 1)
         manifest = build_manifest("generate", plan["settings"], plan["inputs"], report.to_dict())
         manifest["sources"] = {"corpus": inputs.corpus, "model": source.name}

@@ -1,4 +1,4 @@
-"""Settings of generation."""
+"""Settings of generation, and the prompt of the LLM that writes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from llama2vec.config import Settings
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.languages import Language
+from llama2vec.settings import LanguageSettings
 
 FEW_SHOT = """\
 Passage: The heart is a muscular organ. It pumps blood through the body and is made of four chambers.
@@ -76,7 +77,7 @@ class GenerateSettings(Settings):
         return self
 
 
-class GenerateConfig(Settings):
+class GenerateConfig(LanguageSettings):
     """A whole recipe of generation."""
 
     generate: GenerateSettings = GenerateSettings()

@@ -1,4 +1,4 @@
-"""The LLM that writes questions: batched generation after a few examples."""
+"""The LLM that writes questions: batches, seeds, and where a question ends."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ Candidates come from BM25, from an encoder, or from both; each searcher contribu
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import time
@@ -19,33 +18,30 @@ from typing import Any
 from llama2vec.artifact import claim
 from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.corpus.reading import how_read
-from llama2vec.data.corpus.sources import beir_file
 from llama2vec.data.corpus.steady import SteadyInputs
-from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.examples.labeled import examples_fingerprint, named_fingerprint, read_examples
 from llama2vec.data.examples.reported import (
     check_kept_apart,
-    check_reported,
     finish_reported,
     reported_kind,
     settle_report,
 )
-from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import ConfigError, DataError, StoreError
-from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.kept import KEPT_SCORES, KEPT_STORE, KeptScores, Scorer, discard_kept, kept_path
 from llama2vec.manifest import build_manifest, canonical_json, first_difference, same_plan
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher, MiningEncoder, Searcher, passages_of_examples
 from llama2vec.mine.filters import Filters, Undecided
+from llama2vec.mine.inputs import MiningInputs as MiningInputs
+from llama2vec.mine.inputs import check_sources, check_window, mined_passages, with_corpus
 from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.mine.teacher import judge
 from llama2vec.records import Passage, Query, TrainingExample
-from llama2vec.retrieve.index.exact import ExactIndex, Index
+from llama2vec.retrieve.index.exact import ExactIndex
 from llama2vec.retrieve.search.opened import check_contract, warn_of_cut_queries
 from llama2vec.retrieve.store.number_format import compute_dtype
-from llama2vec.retrieve.store.reader import VectorStore, store_passages, store_sha256
+from llama2vec.retrieve.store.reader import VectorStore, store_sha256
 from llama2vec.retrieve.store.writer import STORE, passages_sha256, warn_of_cut_passages, write_store
 from llama2vec.terminal import ProgressReporter, counted
 
@@ -165,32 +161,7 @@ def _check_inputs(
                 f"{searcher.name} searches {counted(len(searcher), 'passage')} and the corpus has {len(passages):,}; "
                 "search the corpus that is mined"
             )
-    if settings.first_rank > len(passages):
-        raise ConfigError(
-            f"the window begins at rank {settings.first_rank} and the corpus has {counted(len(passages), 'passage')}; "
-            "lower mine.first_rank or give a larger corpus"
-        )
-
-
-@dataclass(frozen=True)
-class MiningInputs:
-    """What :func:`mine_to_file` reads.
-
-    The two functions are called after everything else has been found: a model is worth loading only then.
-    """
-
-    examples: str
-    split: str = "train"
-    corpus: str = ""  # "" = passages of the index, else of the examples' BEIR folder, else of the examples
-    model: str = ""  # the encoder's name, for the report
-    encoder: Callable[[], MiningEncoder] | None = None  # loads the model; None = BM25 alone
-    index: Index | None = None  # the corpus as this encoder sees it; None = encode it next to the output, resumably
-    splitter: Callable[[], Splitter | None] = lambda: None  # gives what splits documents; None = the corpus as it is
-    reading: ReadingSettings = dataclasses.field(default_factory=ReadingSettings)  # how the corpus is read
-    teacher: PairScorer | None = None  # ``mine.teacher``, found on this machine or the hub
-    report: ReadingReport | None = None  # takes what of the documents was read, as in ``read_passages``
-    # The output beside which vectors are kept for several ones, until :func:`discard_stores`; None = each for itself
-    store_beside: Path | None = None
+    check_window(settings, passages)
 
 
 def mine_to_file(
@@ -218,8 +189,8 @@ def mine_to_file(
         DataError: See :func:`mine`; or an input cannot be read.
     """
     output, settings, started = Path(output), settings or MineSettings(), time.monotonic()
-    inputs = _with_corpus(inputs)
-    _check_sources(inputs, output, settings)
+    inputs = with_corpus(inputs)
+    check_sources(inputs, output, settings)
     read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
     check_kept_apart(output, _MINED, read)
     plan, splitter, encoder = _plan(inputs, output, settings, steady := SteadyInputs())
@@ -230,7 +201,7 @@ def mine_to_file(
             return None
         _warn_of_another_splitting(inputs.examples, plan["inputs"])
         examples = list(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
-        passages = _corpus(inputs, splitter, examples)
+        passages = mined_passages(inputs, splitter, examples)
         steady.check()
         searchers = _searchers(inputs, encoder, passages, settings, output)
         queries = [Query("", example.query) for example in examples]
@@ -254,7 +225,7 @@ def mine_to_file(
 
 def is_mined(inputs: MiningInputs, output: Path, settings: MineSettings) -> bool:
     """Whether the same inputs and settings have made an output already."""
-    found, inputs = _MINED.read(output) if output.is_file() else None, _with_corpus(inputs)
+    found, inputs = _MINED.read(output) if output.is_file() else None, with_corpus(inputs)
     if found is None:
         return False
     return same_plan(found.plan, _plan(inputs, output, settings, SteadyInputs())[0])
@@ -266,7 +237,7 @@ def encode_together(inputs: MiningInputs, output: Path) -> None:
     None of them may begin to mine before all have returned, because mining ends by removing the store.
     """
     output = inputs.store_beside or output
-    inputs = _with_corpus(inputs)
+    inputs = with_corpus(inputs)
     if inputs.encoder is None or inputs.index is not None:
         return
     splitter, encoder = inputs.splitter(), inputs.encoder()
@@ -275,12 +246,6 @@ def encode_together(inputs: MiningInputs, output: Path) -> None:
         return
     passages = passages_of_examples(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
     _encoded(encoder, lambda: passages, output)
-
-
-def _with_corpus(inputs: MiningInputs) -> MiningInputs:
-    """Let the examples of a BEIR folder be mined from its corpus, unless another is named."""
-    is_named = inputs.corpus or inputs.index is not None or not beir_file(inputs.examples, "corpus")
-    return inputs if is_named else dataclasses.replace(inputs, corpus=inputs.examples)
 
 
 def _encoded(encoder: MiningEncoder, passages: Callable[[], Iterable[Passage]], output: Path) -> VectorStore:
@@ -305,17 +270,6 @@ def _discard_kept(output: Path, inputs: MiningInputs) -> None:
 
 
 _MINED = reported_kind("a file of mined examples")
-
-
-def _check_sources(inputs: MiningInputs, output: Path, settings: MineSettings) -> None:
-    """Refuse, before anything is read, what cannot be mined."""
-    if bool(settings.teacher) != (inputs.teacher is not None):
-        raise ConfigError("mine.teacher and the teacher in the inputs belong together")
-    if not settings.bm25 and inputs.encoder is None:
-        raise ConfigError("nothing to mine with; set mine.bm25=true, give a model (--model), or both")
-    if inputs.index and inputs.encoder is None:
-        raise ConfigError(f"{inputs.index.store.path} needs the model that encoded it; give --model")
-    check_reported(output, "mine")
 
 
 def _plan(
@@ -357,24 +311,6 @@ def _warn_of_another_splitting(examples: str, given: Mapping[str, Any]) -> None:
             "%s: its questions were written for passages that were split otherwise (%s: %s there, %s now); %s",
             examples, name, old, new, _ONE_SPLITTING,
         )  # fmt: skip
-
-
-def _corpus(inputs: MiningInputs, splitter: Splitter | None, examples: Sequence[TrainingExample]) -> list[Passage]:
-    """Return the passages to mine from, in the order of the index if there is one."""
-    store = inputs.index.store if inputs.index else None
-    if not inputs.corpus:
-        return list(store_passages(store)) if store else passages_of_examples(examples)
-    found = read_passages(inputs.corpus, splitter=splitter, settings=inputs.reading, report=inputs.report)
-    passages = list(found)
-    if store is None:
-        return passages
-    pairs = zip(passages, store_passages(store), strict=False)
-    if len(passages) != len(store) or any(ours != theirs for ours, theirs in pairs):
-        raise StoreError(
-            f"{store.path} holds other passages than {inputs.corpus}, or in another order; "
-            "encode this corpus, or leave --corpus out"
-        )
-    return passages
 
 
 def _searchers(

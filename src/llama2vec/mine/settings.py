@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import Settings, StableHashSettings
+from llama2vec.config import StableHashSettings
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.languages import Language
+from llama2vec.settings import LanguageSettings
 
 
 class MineSettings(StableHashSettings):
@@ -56,7 +57,7 @@ class MineSettings(StableHashSettings):
         return self
 
 
-class MineConfig(Settings):
+class MineConfig(LanguageSettings):
     """A whole mining recipe."""
 
     mine: MineSettings = MineSettings()

@@ -16,12 +16,12 @@ from llama2vec.errors import ConfigError, ModelError, NotCausalError
 from llama2vec.model.device import choose_device, choose_dtype
 from llama2vec.model.four_bit import four_bit_loading
 from llama2vec.model.gguf import unpack_gguf
-from llama2vec.model.loading import SAFE, model_errors, quiet_transformers
+from llama2vec.model.loading import SAFE, check_weights, model_errors, quiet_transformers
 from llama2vec.model.local import cached, fetched
 from llama2vec.model.multimodal import text_part
 from llama2vec.model.prompt import Tokenizer
 from llama2vec.model.quantized import check_quantization
-from llama2vec.model.source import ModelSource, check_weights, resolve_model
+from llama2vec.model.source import ModelSource, resolve_model
 from llama2vec.model.tokenizer import check_causal_config, drop_tokens_beyond, read_tokenizer
 from llama2vec.terminal import counted
 

@@ -6,6 +6,7 @@ import functools
 
 import torch
 
+from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, one_line
 
 
@@ -34,6 +35,11 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+
+
+def dtype_name(settings: ModelSettings) -> str:
+    """Return the name of the number format in which a model computes that is loaded so, such as ``bfloat16``."""
+    return str(choose_dtype(settings.dtype, choose_device(settings.device))).removeprefix("torch.")
 
 
 @functools.cache

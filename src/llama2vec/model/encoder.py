@@ -1,4 +1,4 @@
-"""The encoder: one artifact that turns queries and passages into vectors, the same way everywhere."""
+"""Encoder: one artifact that turns queries and passages into vectors, the same way everywhere."""
 
 from __future__ import annotations
 
@@ -268,9 +268,7 @@ class Encoder:
 
     def reading(self, side: Side) -> tuple[PromptName | None, int]:
         """Return the prompt that follows the texts of a side, None with ``pooling=mean``, and their most tokens."""
-        settings = self.contract.encoder
-        prompt = getattr(settings, f"{side}_prompt") if settings.pooling == "slots" else None
-        return prompt, getattr(settings, f"{side}_max_tokens")
+        return self.contract.encoder.reading(side)
 
     def _encode(self, items: Any, side: Side, show_progress: bool = False, *, short: bool = False) -> Vectors:
         """Embed one item or several; with ``short``, a few texts may be read with packed weights."""

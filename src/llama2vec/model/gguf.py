@@ -14,13 +14,14 @@ from llama2vec.files import write_atomic
 from llama2vec.model.loading import (
     CACHE_FORMAT,
     SAFE,
+    check_weights,
     into_cache,
     is_whole_in_cache,
     model_errors,
     quiet_transformers,
     weights_to_save,
 )
-from llama2vec.model.source import ModelSource, cache_folder, check_weights
+from llama2vec.model.source import ModelSource, cache_folder
 from llama2vec.terminal import ProgressReporter
 
 logger = logging.getLogger(__name__)

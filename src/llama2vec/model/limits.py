@@ -22,7 +22,7 @@ def obstacles(ids: PromptIds, settings: EncoderSettings, *, prompts_sent: bool =
 
     With ``prompts_sent``, its client cuts the texts and sends the prompts.
     """
-    prompts = [getattr(settings, f"{side}_prompt") if settings.pooling == "slots" else None for side in SIDES]
+    prompts = {settings.reading(side)[0] for side in SIDES}
     alike = len({(ids.before(prompt), ids.after(prompt)) for prompt in prompts}) == 1
     found = {
         f"its vectors are the mean of {settings.layers} layers": settings.layers > 1,
@@ -57,8 +57,8 @@ def _of_text(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) -> E
         return settings
     limits: dict[str, Any] = {"count_prompt": False}
     for side in SIDES:
-        prompt, most = getattr(settings, f"{side}_prompt"), getattr(settings, f"{side}_max_tokens")
-        limits[f"{side}_max_tokens"] = ids.text_room(most, prompt if settings.pooling == "slots" else None)
+        prompt, most = settings.reading(side)
+        limits[f"{side}_max_tokens"] = ids.text_room(most, prompt)
         if limits[f"{side}_max_tokens"] < 1:
             raise ContractError(
                 f"{backbone.source.name}: encoder.{side}_max_tokens is {most}, which the prompt fills; raise it, or "

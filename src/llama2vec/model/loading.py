@@ -1,10 +1,11 @@
-"""What every reading of a model's files shares: transformers kept quiet, errors in one line, folders of the cache."""
+"""What every reading of a model's files shares: quiet transformers, errors in one line, checks, cache folders."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from llama2vec.model.source import ModelSource, cache_folder, scratch_folder
 # Code in a model's folder never runs; without this, transformers asks on stdin for permission.
 SAFE = {"trust_remote_code": False}
 UNPACKED_HASH = "weights.sha256"
+_NAMES_SHOWN = 3
+_NUMBER = re.compile(r"\d+")
 CACHE_FORMAT = "3"  # Raised when the same input gives other files, or none
 
 
@@ -115,3 +118,36 @@ def weights_to_save(model: Any, missing: Collection[str]) -> dict[str, Any] | No
     A head that the files lacked is random, and must not look like a trained one later.
     """
     return {name: value for name, value in model.state_dict().items() if name not in missing} if missing else None
+
+
+def check_weights(name: str, model: Any, found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Refuse a model with missing or unread weights; return missing weights of the head, which alone may be missing.
+
+    ``found`` is what transformers reports of loading ``model``.
+    """
+    head = model.get_output_embeddings()
+    heads = [place for place, module in model.named_modules() if module is head]
+    of_head = tuple(sorted(key for key in found["missing_keys"] if key.rpartition(".")[0] in heads))
+    lost = sorted(found["missing_keys"] - set(of_head))
+    # A further layer, or a bias that the config denies. Other parts, such as a vision tower or the buffers of old
+    # checkpoints, do not concern the model.
+    layers = {_NUMBER.sub("", key) for key in model.state_dict()}
+    modules = dict(model.named_modules())
+    extra = sorted(
+        key
+        for key in found["unexpected_keys"]
+        if lost or _NUMBER.sub("", key) in layers or hasattr(modules.get(key.rpartition(".")[0]), "weight")
+    )
+    other = sorted(entry[0] for entry in found["mismatched_keys"])
+    kinds = {"missing": lost, "unexpected": extra, "of another shape": other}
+    faults = [f"{_listed(keys)} {what}" for what, keys in kinds.items() if keys]
+    if faults:
+        raise ModelError(
+            f"{name}: the weights do not fit the model's config: {'; '.join(faults)}; take files that belong together"
+        )
+    return of_head
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"

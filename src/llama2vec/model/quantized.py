@@ -37,16 +37,12 @@ def check_quantization(source: ModelSource, *, for_training: bool) -> None:
             f"{source.name}: its weights are quantized ({method}), and no training can be saved into such weights; "
             "name the unquantized model, and set model.quantization=nf4 to train over 4 bits"
         )
-    lacking = {module: name for module, name in _PACKAGES.get(method, {}).items() if not _is_installed(module)}
+    lacking = [name for module, name in _PACKAGES.get(method, {}).items() if not importlib.util.find_spec(module)]
     if lacking:
         raise MissingDependencyError(
             f"{source.name}: its weights are quantized ({method}), and packages that read them are not installed; "
-            f"pip install {' '.join(lacking.values())}"
+            f"pip install {' '.join(lacking)}"
         )
-
-
-def _is_installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
 
 
 def _method(config: Mapping[str, Any]) -> str:

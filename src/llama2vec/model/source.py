@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import json
 import os
-import re
 import shutil
 import struct
 import time
@@ -40,8 +39,6 @@ _REMEMBERED_HASHES = 1024
 # A file that was written this recently may change again without a new time stamp.
 _SETTLED_SECONDS = 2.0
 _POINTER = b"version https://git-lfs"
-_NAMES_SHOWN = 3
-_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,39 +295,6 @@ def weights_fingerprint(files: Iterable[Path]) -> str:
             memory.parent.mkdir(parents=True, exist_ok=True)
             write_json(memory, dict(list((known | new).items())[-_REMEMBERED_HASHES:]))
     return digest([[file.name, value] for file, value in zip(files, hashes, strict=True)])
-
-
-def check_weights(name: str, model: Any, found: Mapping[str, Any]) -> tuple[str, ...]:
-    """Refuse a model with missing or unread weights; return missing weights of the head, which alone may be missing.
-
-    ``found`` is what transformers reports of loading ``model``.
-    """
-    head = model.get_output_embeddings()
-    heads = [place for place, module in model.named_modules() if module is head]
-    of_head = tuple(sorted(key for key in found["missing_keys"] if key.rpartition(".")[0] in heads))
-    lost = sorted(found["missing_keys"] - set(of_head))
-    # A further layer, or a bias that the config denies. Other parts, such as a vision tower or the buffers of old
-    # checkpoints, do not concern the model.
-    layers = {_NUMBER.sub("", key) for key in model.state_dict()}
-    modules = dict(model.named_modules())
-    extra = sorted(
-        key
-        for key in found["unexpected_keys"]
-        if lost or _NUMBER.sub("", key) in layers or hasattr(modules.get(key.rpartition(".")[0]), "weight")
-    )
-    other = sorted(entry[0] for entry in found["mismatched_keys"])
-    kinds = {"missing": lost, "unexpected": extra, "of another shape": other}
-    faults = [f"{_listed(keys)} {what}" for what, keys in kinds.items() if keys]
-    if faults:
-        raise ModelError(
-            f"{name}: the weights do not fit the model's config: {'; '.join(faults)}; take files that belong together"
-        )
-    return of_head
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
 
 
 def _fault(file: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""A model's own tokens, in which passages and windows are measured."""
+"""A model's own tokens, in which passages and windows are measured, also without its weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama2vec.config import EncoderSettings, PromptName, PromptSettings
+from llama2vec.config import EncoderSettings, PromptSettings
 from llama2vec.data.corpus.reading import is_split
 from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
@@ -20,7 +20,7 @@ from llama2vec.model.local import fetched
 from llama2vec.model.prompt import Tokenizer, add_slot_tokens, prompt_ids
 from llama2vec.model.source import ModelSpec
 from llama2vec.model.tokenizer import load_model_config, load_tokenizer
-from llama2vec.records import Side
+from llama2vec.records import SIDES, Side
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -81,14 +81,11 @@ def text_limits(spec: ModelSpec) -> tuple[Tokenizer, dict[Side, int]]:
     add_slot_tokens(tokenizer, prompts)
     ids = prompt_ids(tokenizer, prompts)
     room = most_tokens(load_model_config(name), ids)
-    sides: dict[Side, tuple[int, PromptName]] = {
-        "query": (encoder.query_max_tokens, encoder.query_prompt),
-        "passage": (encoder.passage_max_tokens, encoder.passage_prompt),
-    }
     limits: dict[Side, int] = {}
-    for side, (reads, prompt) in sides.items():
+    for side in SIDES:
+        prompt, reads = encoder.reading(side)
         if encoder.count_prompt:
-            reads = max(1, ids.text_room(reads, prompt if encoder.pooling == "slots" else None))
+            reads = max(1, ids.text_room(reads, prompt))
         limits[side] = reads if room is None else min(reads, room)
     return tokenizer, limits
 

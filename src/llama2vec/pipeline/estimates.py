@@ -21,6 +21,7 @@ from llama2vec.adapt.pairs import MOST_HELD_OUT
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus.passages import corpus_fingerprint
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.finetune.settings import FinetuneConfig, ValidationSettings
 from llama2vec.finetune.train import held_cells, micro_batch_cells
 from llama2vec.integrations.pair_scorer import PairScorer
@@ -33,10 +34,10 @@ from llama2vec.pipeline.systems import systems
 from llama2vec.processes import launched_processes
 from llama2vec.score.corpora import tasks_data
 from llama2vec.terminal import counted
-from llama2vec.training.memory import training_memory
+from llama2vec.training.memory import ModelShape, training_memory
 from llama2vec.training.settings import OptimizerSettings
 
-_PROCESS_BYTES = 0.6 * 2**30
+PROCESS_BYTES = 0.6 * 2**30
 """Python, torch and transformers themselves."""
 _SECONDS_A_PAIR, _SECONDS_A_BYTE_READ = 1e-4, 3e-6
 START_SECONDS = 5.0
@@ -62,14 +63,14 @@ class RunEstimate(NamedTuple):
 class _Estimator:
     """Estimates stages; samples each source of texts once."""
 
-    def __init__(self, plan: RunPlan, flops: float | None) -> None:
+    def __init__(self, plan: RunPlan, flops: float | None, labeled: ReadingSettings | None) -> None:
         self.config = plan.config
         settings = self.config.model
         self.device = choose_device(settings.device)
         self.dtype = choose_dtype(settings.dtype, self.device)
         self.rates = Rates(settings, self.dtype, self.device, flops)
         self.shape = self.rates.shape
-        self.texts = Samples(self.config)
+        self.texts = Samples(self.config, labeled)
         self.notes = self.texts.notes
 
     def _writing_seconds(self) -> float:
@@ -115,7 +116,7 @@ class _Estimator:
         stage = "adapt" if isinstance(config, AdaptConfig) else "finetune"
         self.notes.append(f"{stage}: {memory}" + (f", of {processes}" if processes > 1 else ""))
         operations = steps * passes * forward_operations(self.shape, tokens, length)
-        return StageEstimate(operations / self.rates.training(length, settings), memory.total + _PROCESS_BYTES)
+        return StageEstimate(operations / self.rates.training(length, settings), memory.total + PROCESS_BYTES)
 
     def _note_few(self, stage: str, examples: float, settings: OptimizerSettings) -> None:
         """Note that a stage would refuse its data; a note and not an error, since their number is estimated."""
@@ -126,13 +127,11 @@ class _Estimator:
             )
 
     def _reading(self, texts: Lengths, most: int) -> float:
-        length = texts.mean(most, self.texts.prompt)
-        return texts.total * forward_operations(self.shape, length, length) / self.rates.reading(length)
+        return reading_seconds(texts, most, self.texts.prompt, self.rates)
 
     @property
     def _inference_bytes(self) -> float:
-        cells = cells_per_batch(self.device.type, compiled=bool(self.config.model.compile))
-        return (self.shape.parameters + cells * self.shape.inner) * self.dtype.itemsize + _PROCESS_BYTES
+        return inference_bytes(self.shape, self.device, self.dtype, compiled=bool(self.config.model.compile))
 
     def _writing_bytes(self) -> float:
         """Estimate the memory of the LLM that writes questions: its weights, and what a batch of passages takes."""
@@ -143,17 +142,14 @@ class _Estimator:
         prompt = self.texts.count([settings.prompt])[0] + settings.passage_max_tokens
         kept = (prompt + settings.question_max_tokens) * cache_width(name) + prompt * shape.inner
         self.notes.append(f"pairs: {name} writes, with {shape.parameters / 1e6:,.1f} million parameters")
-        return (shape.parameters + rows * kept) * self.dtype.itemsize + rows * shape.vocabulary * 4 + _PROCESS_BYTES
+        return (shape.parameters + rows * kept) * self.dtype.itemsize + rows * shape.vocabulary * 4 + PROCESS_BYTES
 
     def _teacher_bytes(self) -> float:
-        """Return the size of the weights of ``mine.teacher`` as they lie on the disk."""
         name = self.config.mine.teacher if self.config.mine else ""
         if not name:
             return 0.0
-        folder = Path(PairScorer(name).source.location)
-        found = [*folder.rglob("*.safetensors")] or [*folder.rglob("*.bin")]
-        size = float(sum(file.stat().st_size for file in found))
-        self.notes.append(f"mine: the teacher {name} takes {size / 2**30:,.2f} GiB, its weights as they are stored")
+        size, note = teacher_bytes(name)
+        self.notes.append(f"mine: {note}")
         return size
 
     @property
@@ -184,8 +180,9 @@ class _Estimator:
         # The head is read at the slots, forwards and backwards in training.
         head = slots * 2 * self.shape.vocabulary * self.shape.width
         training = settings.steps * settings.accumulation * settings.batch_size * 2 * head
-        pieces = texts.total * fmean(texts.tokens) / (words * per_word)
-        self._note_few("adapt", max(pieces, texts.total), settings)
+        read = min(config.text.limit or texts.total, texts.total)
+        pieces = read * fmean(texts.tokens) / (words * per_word)
+        self._note_few("adapt", max(pieces, read), settings)
         held_out = min(MOST_HELD_OUT, round(config.text.held_out * pieces)) * _validations(settings, settings.steps)
         validation = held_out * (forward_operations(self.shape, length, length) + head)
         seconds = found.seconds + (training + validation) / self.rates.reading(length)
@@ -193,13 +190,13 @@ class _Estimator:
 
     def _read(self, stage: PlannedStage) -> StageEstimate:
         texts = self.texts.corpus(stage.input("corpus").where)
-        return StageEstimate(_SECONDS_A_BYTE_READ * texts.total * texts.bytes, _PROCESS_BYTES)
+        return StageEstimate(_SECONDS_A_BYTE_READ * texts.total * texts.bytes, PROCESS_BYTES)
 
     def _pairs(self, stage: PlannedStage) -> StageEstimate:
         queries, passages = self.texts.pairs
         writing = self._writing_seconds()
         seconds = _SECONDS_A_PAIR * (queries.total + passages.total) + writing
-        return StageEstimate(seconds, self._writing_bytes() if writing else _PROCESS_BYTES)
+        return StageEstimate(seconds, self._writing_bytes() if writing else PROCESS_BYTES)
 
     def _mine(self, stage: PlannedStage) -> StageEstimate:
         queries, _ = self.texts.pairs
@@ -212,7 +209,7 @@ class _Estimator:
         corpora += own
         memory = 3 * sum(texts.total * texts.bytes for texts in corpora) + self._teacher_bytes()
         if not stage.find_input("model"):
-            return StageEstimate(0.0, memory + _PROCESS_BYTES)
+            return StageEstimate(0.0, memory + PROCESS_BYTES)
         seconds = sum(self._reading(texts, self._encoder.passage_max_tokens) for texts in corpora)
         seconds += self._reading(queries, self._encoder.query_max_tokens)
         return StageEstimate(seconds, memory + self._inference_bytes)
@@ -276,20 +273,19 @@ class _Estimator:
         assert self.config.index
         texts = self.texts.corpus(self.config.encoded_corpus)
         held = 0 if self.config.index.kind == "exact" else texts.total * self.shape.width * 4
-        return StageEstimate(1.0, held + _PROCESS_BYTES)
+        return StageEstimate(1.0, held + PROCESS_BYTES)
 
     def _evaluate(self, stage: PlannedStage) -> StageEstimate:
         assert self.config.evaluate
         # Hybrid combines what BM25 and a model found.
         models = len([name for name in systems(self.config) if name not in ("bm25", "hybrid")])
         seconds = 0.0
-        for data in tasks_data(self.config.evaluate.tasks, self.config.evaluate.data_root):
+        scoring = self.config.evaluate
+        for data in tasks_data(scoring.tasks, scoring.data_root, scoring.reading):
             if data.retrieval:
                 encoded = self._is_encoded(data.fingerprints["corpus_fingerprint"])
-                reading = self._reading(
-                    self.texts.corpus(data.retrieval.corpus_source), self._encoder.passage_max_tokens
-                )
-                seconds += reading * (models - encoded)
+                texts = self.texts.corpus(data.retrieval.corpus_source, reading=scoring.reading)
+                seconds += self._reading(texts, self._encoder.passage_max_tokens) * (models - encoded)
                 asked, sides = [query.text for query in data.retrieval.queries], 1
             else:
                 asked, sides = [pair.first for pair in data.pairs], 2
@@ -305,6 +301,26 @@ class _Estimator:
         return fingerprint == corpus_fingerprint(self.config.encoded_corpus)
 
 
+def reading_seconds(texts: Lengths, most: int, prompt: int, rates: Rates) -> float:
+    """Estimate the time of reading texts, each cut after ``most`` tokens, with a prompt of so many more."""
+    length = texts.mean(most, prompt)
+    return texts.total * forward_operations(rates.shape, length, length) / rates.reading(length)
+
+
+def inference_bytes(shape: ModelShape, device: torch.device, dtype: torch.dtype, *, compiled: bool) -> float:
+    """Estimate the memory of a process in which a model reads: its weights, and what a batch takes."""
+    cells = cells_per_batch(device.type, compiled=compiled)
+    return (shape.parameters + cells * shape.inner) * dtype.itemsize + PROCESS_BYTES
+
+
+def teacher_bytes(name: str) -> tuple[float, str]:
+    """Return the size of a teacher's weights as they lie on the disk, and a sentence that says so."""
+    folder = Path(PairScorer(name).source.location)
+    found = [*folder.rglob("*.safetensors")] or [*folder.rglob("*.bin")]
+    size = float(sum(file.stat().st_size for file in found))
+    return size, f"the teacher {name} takes {size / 2**30:,.2f} GiB, its weights as they are stored"
+
+
 def _validations(settings: OptimizerSettings, steps: int) -> int:
     """Return how often a training validates: every so many steps, and after the last one."""
     return ceil(steps / settings.validate_every) if settings.validate_every else 1
@@ -316,9 +332,21 @@ def _cells(batch: Sequence[float], most: int) -> int:
     return sum(part.input_ids.numel() for part in padded_batches(sequences, most or sys.maxsize, 0))
 
 
-def estimate_run(plan: RunPlan, stages: Sequence[PlannedStage], flops: float | None = None) -> RunEstimate:
-    """Estimate stages of a run; ``flops`` = FLOP/s of matrix products on its machine, None = measured here."""
-    estimator = _Estimator(plan, flops)
+def estimate_run(
+    plan: RunPlan,
+    stages: Sequence[PlannedStage],
+    flops: float | None = None,
+    labeled: ReadingSettings | None = None,
+) -> RunEstimate:
+    """Estimate stages of a run.
+
+    Args:
+        plan: The run.
+        stages: Those of its stages that are estimated.
+        flops: FLOP/s of matrix products on its machine; None = measured here.
+        labeled: Names the fields of all labeled sources; None = as the run reads each of them.
+    """
+    estimator = _Estimator(plan, flops, labeled)
     found = {stage.name: estimator.of(stage) for stage in stages}
     shape, on = estimator.shape, f"{str(estimator.dtype).removeprefix('torch.')} on {estimator.device.type}"
     within = 1.5 if estimator.rates.are_measured else 2

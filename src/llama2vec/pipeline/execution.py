@@ -6,28 +6,25 @@ import dataclasses
 import gc
 import importlib.util
 import logging
-import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.artifact import new_path, owned, refuse_strangers
-from llama2vec.config import Settings
 from llama2vec.data.corpus.passages import count_passages, read_once
 from llama2vec.data.corpus.reading import holds_documents
 from llama2vec.data.settings import ReadingSettings
-from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError, OutputExistsError, TrainingError
+from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, TrainingError
 from llama2vec.files import check_inputs, remove
-from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.manifest import digest
 from llama2vec.model.local import fetched
 from llama2vec.model.quantized import check_quantization
 from llama2vec.model.source import resolve_model
 from llama2vec.model.tokenizer import load_model_config
-from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan
+from llama2vec.pipeline.naming import settings_named_as_in_a_run
+from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan, validation_fields
 from llama2vec.pipeline.record import (
     STAGE_KINDS,
     Decision,
@@ -37,6 +34,7 @@ from llama2vec.pipeline.record import (
     decide_all,
     output_fingerprint,
     reusable_folders,
+    shares_held_out,
 )
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.systems import systems
@@ -152,10 +150,11 @@ def read_all_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     if config.finetune and "finetune" in kinds and config.finetune.validation.source:
         from llama2vec.finetune.validation import read_validation
 
-        read_validation(config.finetune.validation, (), 0)
+        read_validation(config.finetune.validation, (), 0, validation_fields(config))
     if config.evaluate and "evaluate" in kinds:
         check_scoring(config.evaluate.tasks, config.evaluate)
-        list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=config.evaluate.reading))
+        scoring = config.evaluate
+        list(tasks_data(scoring.tasks, scoring.data_root, scoring.reading, check=True))
 
 
 def _corpora(config: RunConfig, stages: list[PlannedStage]) -> Iterable[tuple[str, ReadingSettings]]:
@@ -211,7 +210,7 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
     if stage.kind in (*TOGETHER, "mine") or process_rank() == 0:
         from llama2vec.pipeline.stages import work
 
-        with _settings_named_as_in_a_run(stage):
+        with settings_named_as_in_a_run(stage.kind):
             work(plan, stage, overwrite=decision.replaces, folder=aside)
     _release()
     if process_rank() == 0:
@@ -226,35 +225,13 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
     return decision.action
 
 
-@contextmanager
-def _settings_named_as_in_a_run(stage: PlannedStage) -> Iterator[None]:
-    """Let an error of a training name its settings as the run does: ``adapt.optimizer.steps``, not ``optimizer.steps``.
-
-    Sections that a run has as a whole, such as ``model``, keep their names.
-    """
-    try:
-        yield
-    except Llama2VecError as error:
-        trainings: Mapping[str, type[Settings]] = {"adapt": AdaptConfig, "finetune": FinetuneConfig}
-        config = trainings.get(stage.kind)
-        if config and error.args:
-            own = [
-                f"{section}.{name}"
-                for section, field in config.model_fields.items()
-                if section not in RunConfig.model_fields
-                for name in getattr(field.annotation, "model_fields", ())
-            ]
-            key = re.compile(rf"(?<![\w./])(?=(?:{'|'.join(map(re.escape, own))})\b)")
-            error.args = (key.sub(f"{stage.kind}.", str(error.args[0])), *error.args[1:])
-        raise
-
-
 def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
     """Decide again now that all inputs exist; record that the stage has begun."""
     record, folder = RunRecord.open(plan.output), plan.folder(stage)
     made = {name: entry.get("output") for name, entry in record.stages.items()}
     inputs = stage.input_fingerprints(made)
-    decision = decide(stage, record.stages.get(stage.name), inputs, folder)
+    shares = shares_held_out(plan, stage)
+    decision = decide(stage, record.stages.get(stage.name), inputs, folder, shares_draw=shares)
     if decision.action == "skip":
         return decision
     plan.inputs.check([found.where for found in stage.inputs if not found.stage])

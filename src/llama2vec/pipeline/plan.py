@@ -15,6 +15,7 @@ from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus.passages import corpus_fingerprint
 from llama2vec.data.corpus.reading import holds_documents
 from llama2vec.data.corpus.sources import beir_file
+from llama2vec.data.corpus.spread import spread_mark
 from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.data.examples.labeled import examples_fingerprint, named_fingerprint
 from llama2vec.data.settings import ReadingSettings
@@ -24,6 +25,7 @@ from llama2vec.finetune.contract import check_contract
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.manifest import digest
 from llama2vec.model.source import resolve_model
+from llama2vec.pipeline.naming import settings_named_as_in_a_run
 from llama2vec.pipeline.settings import ExampleSource, RunConfig, warn_of_one_judge
 from llama2vec.pipeline.systems import check_windows, hybrid_model, raw_encoder, scored_tasks, systems
 from llama2vec.score.corpora import tasks_data
@@ -50,6 +52,7 @@ class Input:
     stage: str = ""  # The stage that makes it; "" = it comes from outside the run
     fingerprint: str = ""  # Hash of an input from outside
     earlier: str = ""  # What an earlier version called that hash, where that is another one
+    is_new: bool = False  # Records of earlier versions lack it
 
     @property
     def is_encoder(self) -> bool:
@@ -144,17 +147,20 @@ class _Planner:
                 one.source for one in config.pairs.sources if (own := fields_of(config, one.source)) and own.choices
             ]
             settings |= {"reading": config.reading.choices} if named else {}
+            for source, one in zip(settings["sources"], config.pairs.sources, strict=True):
+                source |= spread_mark(one.limit, [one.source])
             if config.pairs.from_corpus and config.pairs.from_corpus.limit:
                 settings["from_corpus"]["passages"] = "spread over the corpus"  # Once, they were the first ones
             self._add("pairs", settings, self._pair_inputs())
         if config.adapt:
-            self._adapt()
-        rounds = config.mine.rounds if config.mine else 1
-        for number in range(1, rounds + 1):
+            with settings_named_as_in_a_run("adapt"):
+                self._adapt()
+        for number in range(1, (config.mine.rounds if config.mine else 1) + 1):
             if config.mine:
                 self._mine(number)
             if config.finetune:
-                self._finetune(number)
+                with settings_named_as_in_a_run("finetune"):
+                    self._finetune(number)
         if config.encode:
             self._encode()
         if config.index:
@@ -164,9 +170,8 @@ class _Planner:
         return self._stages
 
     def _add(self, kind: str, settings: Mapping[str, Any], inputs: list[Input], number: int = 1) -> None:
-        suffix = f"-{number}" if number > 1 else ""
-        stage = PlannedStage(f"{kind}{suffix}", kind, f"{STAGE_FOLDERS[kind]}{suffix}", settings, tuple(inputs))
-        self._stages.append(stage)
+        suffix, read = f"-{number}" if number > 1 else "", tuple(inputs)
+        self._stages.append(PlannedStage(f"{kind}{suffix}", kind, f"{STAGE_FOLDERS[kind]}{suffix}", settings, read))
         if kind in ("adapt", "finetune"):
             self._model = self._made("model", kind)
 
@@ -198,9 +203,10 @@ class _Planner:
         assert self._config.adapt
         reading = self._config.adapt.reading
         settings = _without(self._config.adapt.model_dump(exclude={"reading", "tracking"}), "name", "corpus")
-        settings["text"]["stop_words"] = stop_words_identity(self._config.adapt.text.stop_words)
+        text, source = self._config.adapt.text, adaptation_corpus(self._config)
+        settings["text"] |= {"stop_words": stop_words_identity(text.stop_words), **spread_mark(text.limit, [source])}
         settings |= {"reading": reading.choices} if reading.choices else {}
-        corpus = self._corpus(adaptation_corpus(self._config), reading=reading)
+        corpus = self._corpus(source, reading=reading)
         self._add("adapt", settings, [self._model, corpus])
 
     def _pair_inputs(self) -> list[Input]:
@@ -241,6 +247,9 @@ class _Planner:
         config = self._config
         assert config.finetune
         inputs = [self._made("examples", "mine" if config.mine else "pairs"), self._model]
+        if config.mine and config.finetune.validation.held_out_share:
+            # Each round may drop other pairs, so all of them draw the held-out queries from what none has dropped.
+            inputs.insert(1, replace(self._made("pairs", "pairs"), is_new=True))
         if self._model.is_encoder and not self._model.stage:
             check_contract(config.finetune)
         validation = config.finetune.validation
@@ -271,10 +280,14 @@ class _Planner:
     def _evaluate(self) -> None:
         config = self._config
         assert config.evaluate
-        root = config.evaluate.data_root
+        root, read_as = config.evaluate.data_root, config.evaluate.reading
         tasks = {name: find_task(name) for name in config.evaluate.tasks}
         inputs = [
-            Input(task.name, name, fingerprint=digest([dict(data.fingerprints) for data in tasks_data([name], root)]))
+            Input(
+                task.name,
+                name,
+                fingerprint=digest([dict(data.fingerprints) for data in tasks_data([name], root, read_as)]),
+            )
             for name, task in tasks.items()
         ]
         (twice, count), *_ = Counter(found.name for found in inputs).most_common(1)

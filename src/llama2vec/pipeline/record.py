@@ -84,6 +84,7 @@ _KEPT = (*(f"*.jsonl{mark}*" for mark in (KEPT_QUESTIONS, KEPT_STORE, KEPT_SCORE
 
 
 _BEGUN_OTHERWISE = "begun before with other settings or inputs"
+_HELD_OUT_OTHERS = "an earlier version of llama2vec held out other queries in each round"
 
 
 class RunRecord:
@@ -218,9 +219,17 @@ class Decision:
 
 
 def decide(
-    stage: PlannedStage, entry: Mapping[str, Any] | None, inputs: Mapping[str, str | None], folder: Path
+    stage: PlannedStage,
+    entry: Mapping[str, Any] | None,
+    inputs: Mapping[str, str | None],
+    folder: Path,
+    *,
+    shares_draw: bool = False,
 ) -> Decision:
     """Decide about one stage from its entry in ``run.json`` and its inputs' fingerprints (None = still to be made).
+
+    ``shares_draw`` is what :func:`shares_held_out` says; what an earlier version has trained then counts as made
+    otherwise.
 
     Raises:
         OutputExistsError: The folder exists and does not come from this run.
@@ -242,15 +251,28 @@ def decide(
     pending = [found.stage for found in stage.inputs if found.stage and inputs[found.name] is None]
     if pending:
         return Decision("follow", f"reads what {pending[-1]} makes")
+    if shares_draw and entry["state"] != "running" and _is_outdated(stage, folder):
+        return Decision("replace", _HELD_OUT_OTHERS, replaces=True)
     if entry["state"] == "running":
         begun = new_path(folder) if entry.get("replaces") else folder
-        found = _TRAININGS[stage.kind].kind.read(begun) if stage.kind in _TRAININGS else None
-        if found and found.is_outdated:
+        if _is_outdated(stage, begun):
             return Decision("replace", "a development version of llama2vec began it", replaces=True)
         return Decision("resume", "begun before", replaces=entry.get("replaces", False))
     if output_fingerprint(stage.kind, folder, entry["settings"]) != entry["output"]:
         return Decision("replace", f"{stage.folder} was changed or damaged since", replaces=True)
     return Decision("skip", "unchanged")
+
+
+def _is_outdated(stage: PlannedStage, folder: Path) -> bool:
+    """Whether a folder holds a training of an earlier version, which would continue otherwise."""
+    found = _TRAININGS[stage.kind].kind.read(folder) if stage.kind in _TRAININGS else None
+    return found is not None and found.is_outdated
+
+
+def shares_held_out(plan: RunPlan, stage: PlannedStage) -> bool:
+    """Whether a stage fine-tunes with the held-out queries of other rounds."""
+    rounds = [one for one in plan.stages if one.kind == "finetune" and one.find_input("pairs")]
+    return len(rounds) > 1 and stage in rounds
 
 
 def _came_nowhere(stage: PlannedStage, folder: Path) -> bool:
@@ -267,7 +289,8 @@ def decide_all(plan: RunPlan, record: RunRecord, selected: Iterable[PlannedStage
     for stage in plan.stages:
         if stage in selected:
             entry = record.stages.get(stage.name)
-            decision = decide(stage, entry, stage.input_fingerprints(made), plan.folder(stage))
+            inputs, shares = stage.input_fingerprints(made), shares_held_out(plan, stage)
+            decision = decide(stage, entry, inputs, plan.folder(stage), shares_draw=shares)
             decisions[stage.name] = decision
             made[stage.name] = entry["output"] if entry and decision.action == "skip" else None
         elif plan.stages.index(stage) < plan.stages.index(selected[0]):
@@ -287,6 +310,11 @@ def _finished_output(plan: RunPlan, record: RunRecord, stage: PlannedStage, sele
             f"{reader.name} reads {stage.folder}, which {stage.name} has not finished in {plan.output}; "
             f"run from {stage.name} on (--from {stage.name})"
         )
+    trains = any(one.kind == "finetune" for one in selected)
+    if trains and shares_held_out(plan, stage) and _is_outdated(stage, plan.folder(stage)):
+        raise OutputExistsError(
+            f"{plan.folder(stage)}: {_HELD_OUT_OTHERS}; redo the rounds (--from {stage.name} --overwrite)"
+        )
     return found
 
 
@@ -300,12 +328,14 @@ def _difference(stage: PlannedStage, entry: Mapping[str, Any], inputs: Mapping[s
         name, old, new = differs
         return f"{stage.kind}.{name}: {old!r} there, {new!r} now"
     earlier = {found.name: found.earlier for found in stage.inputs}
+    added = {found.name for found in stage.inputs if found.is_new}
     there = {_role(name): value for name, value in entry["inputs"].items()}
     now = {_role(name): name for name in inputs}
     for role in sorted({*there, *now}):
         name = now.get(role, role)
         old, new = there.get(role), inputs.get(name)
-        if (name in inputs and new is None) or old == new or (old and old == earlier.get(name)):
+        is_same = old == new or (old and old == earlier.get(name)) or (old is None and name in added)
+        if (name in inputs and new is None) or is_same:
             continue
         what = "new" if old is None else "no longer read" if new is None else "the content differs"
         return f"{name}: {what}"

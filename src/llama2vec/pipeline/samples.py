@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from statistics import fmean
 from typing import NamedTuple
@@ -79,12 +79,16 @@ class Samples:
     Attributes:
         prompt: Tokens of the longer prompt with its slots.
         notes: What was sampled, in sentences.
+
+    Args:
+        config: The run.
+        labeled: Names the fields of all labeled sources; None = as the run reads each of them.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        self._config, self._tokenizer = config, load_tokenizer(config.model.name)
+    def __init__(self, config: RunConfig, labeled: ReadingSettings | None = None) -> None:
+        self._config, self._tokenizer, self._read_as = config, load_tokenizer(config.model.name), labeled
         self.notes: list[str] = []
-        self._corpora: dict[tuple[str, bool], Lengths] = {}
+        self._corpora: dict[tuple[str, bool, ReadingSettings | None], Lengths] = {}
         self._splitters: dict[str, Splitter | None] = {}
         prompts = config.prompts
         both = [prompts.prefix + prompts.self_prompt, prompts.prefix + prompts.next_prompt]
@@ -95,9 +99,16 @@ class Samples:
         texts = list(texts)
         return [len(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
 
-    def passages(self, source: str, *, whole: bool = False) -> Iterator[Passage]:
-        """Read a corpus as its stages do: split, except for adaptation, which reads it ``whole``."""
+    def passages(
+        self, source: str, *, whole: bool = False, reading: ReadingSettings | None = None
+    ) -> Iterator[Passage]:
+        """Read a corpus as its stages do: split, except for adaptation, which reads it ``whole``.
+
+        Evaluation reads the corpora of its tasks with settings of its own: ``reading``.
+        """
         config = self._config
+        if reading is not None:
+            return read_passages(source, settings=reading)
         if whole:
             return read_passages(source, settings=config.adapt.reading if config.adapt else None)
         if not is_read_first(config, source):
@@ -107,20 +118,24 @@ class Samples:
             self._splitters[source] = corpus_splitter(source, spec, config.passages, config.reading)
         return read_passages(source, splitter=self._splitters[source], settings=config.reading)
 
-    def corpus(self, source: str, *, whole: bool = False) -> Lengths:
-        """Sample a corpus evenly from its first passages."""
-        if (source, whole) not in self._corpora:
-            total = None if is_remote(source) else sum(1 for _ in self.passages(source, whole=whole))
+    def corpus(self, source: str, *, whole: bool = False, reading: ReadingSettings | None = None) -> Lengths:
+        """Sample a corpus evenly from its first passages; ``whole`` and ``reading`` are as in :meth:`passages`."""
+        if reading is not None and not reading.choices and not is_read_first(self._config, source):
+            reading = None  # Other stages read it alike
+        key = (source, whole, reading)
+        if key not in self._corpora:
+            read = partial(self.passages, source, whole=whole, reading=reading)
+            total = None if is_remote(source) else sum(1 for _ in read())
             head = min(total or _SAMPLED_FROM, _SAMPLED_FROM)
             every = max(1, head // SAMPLE)
-            sample = [one.full_text for one in islice(self.passages(source, whole=whole), 0, head, every)]
+            sample = [one.full_text for one in islice(read(), 0, head, every)]
             counts = self.count(sample)
             known = counted(total, "passage") if total else f"unknown size, counted as {head:,} passages"
             mean = f"{fmean(counts):,.0f} tokens each (mean of {len(counts)} from the first {head:,})"
             self.notes.append(f"{source}: {known}, {mean}")
             size = fmean(len(text.encode("utf-8", "replace")) for text in sample)
-            self._corpora[source, whole] = Lengths(counts, total or head, size)
-        return self._corpora[source, whole]
+            self._corpora[key] = Lengths(counts, total or head, size)
+        return self._corpora[key]
 
     @cached_property
     def _files(self) -> dict[str, SampledPairs]:
@@ -162,7 +177,7 @@ class Samples:
         return Lengths(self.count(drawn), round(each * found.total), size)
 
     def _labeled(self, source: ExampleSource) -> SampledPairs:
-        reading = fields_of(self._config, source.source)
+        reading = self._read_as or fields_of(self._config, source.source)
         whole = count_examples(source.source, split=source.split, reading=reading)
         most = min(source.limit or whole or _MOST_EXAMPLES, whole or _MOST_EXAMPLES)
         rows = read_examples(source.source, split=source.split, limit=most, reading=reading)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterable, Set
 from typing import Annotated, Any
 
@@ -15,11 +14,12 @@ from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Set
 from llama2vec.data.settings import CorpusPairSettings, PassageSettings, ReadingSettings
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.generate.settings import GenerateSettings
-from llama2vec.languages import Language
 from llama2vec.mine.settings import MineSettings
+from llama2vec.pipeline.naming import named_as_in_a_run
 from llama2vec.retrieve.settings import EncodeSettings, IndexSettings
 from llama2vec.score.settings import EvaluateSettings
 from llama2vec.score.tasks import TASKS, find_task, locate
+from llama2vec.settings import LanguageSettings, merged
 
 logger = logging.getLogger(__name__)
 
@@ -35,33 +35,6 @@ def _switched(data: Any, sections: Iterable[str]) -> Any:
     return {key: words[value] if key in sections and isinstance(value, bool) else value for key, value in data.items()}
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Merge one tree of settings into another, overriding its values."""
-    found = dict(below)
-    for key, value in above.items():
-        under = found.get(key)
-        found[key] = _merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
-    return found
-
-
-def _with_language(data: dict[str, Any], language: str) -> dict[str, Any]:
-    """Put a language under every section that splits or counts words; where there is an index, it decides scoring."""
-    own: dict[str, Any] = {"language": language}
-    below: dict[str, Any] = {"passages": own}
-    is_on = {stage: isinstance(data.get(stage), dict) for stage in RUN_STAGES}
-    if is_on["pairs"]:
-        data = {**data, "pairs": _switched(data["pairs"], _MADE_PAIRS)}
-        below["pairs"] = {name: own for name in _MADE_PAIRS if isinstance(data["pairs"].get(name), dict)}
-    below |= {"adapt": {"text": own}} if is_on["adapt"] else {}
-    pretext = data["finetune"].get("pretext") if is_on["finetune"] else None
-    if isinstance(pretext, dict) and pretext.get("weight"):  # Without a weight, its other settings do nothing
-        below["finetune"] = {"pretext": own}
-    below |= {stage: own for stage in ("mine", "index") if is_on[stage]}
-    if is_on["evaluate"] and not is_on["index"]:
-        below["evaluate"] = own
-    return _merged(below, data)
-
-
 class ExampleSource(Settings):
     """One source of labeled examples.
 
@@ -71,7 +44,7 @@ class ExampleSource(Settings):
 
     source: Annotated[str, Field(min_length=1)]  # BEIR folder, JSONL file, MS MARCO triples, ``hf:dataset`` …
     split: str = "train"  # Split of a folder or hub dataset
-    limit: Annotated[int, Field(ge=0)] = 0  # Read at most this many examples; 0 = all
+    limit: Annotated[int, Field(ge=0)] = 0  # Most examples, spread evenly (of ``hf:`` the first ones); 0 = all
     corpus: str = ""
 
     @model_validator(mode="before")
@@ -124,19 +97,16 @@ class MiningStageSettings(MineSettings):
     rounds: Annotated[int, Field(ge=1)] = 1
 
 
-class RunConfig(Settings):
+class RunConfig(LanguageSettings):
     """All stages in one recipe. A stage without a section, or set to ``false``, is off; ``true`` runs it with defaults.
 
     ``[model]``, ``[prompts]`` and ``[encoder]`` apply to every stage; ``[adapt]`` and ``[finetune]`` may override
     parts of them, as in ``[finetune.model]``. ``[adapt.reading]`` may override ``[reading]``.
 
     Attributes:
-        language: ISO 639 code of the texts and queries, for sentence ends, stop words and stemmers, unless a section
-            sets its own ``language``; None = English.
         finetune: As in a fine-tuning recipe without ``data.sources``: it reads the output of ``mine`` or ``pairs``.
     """
 
-    language: Language | None = None
     corpus: str = ""  # Passages for adaptation, pairs, mining and encoding, unless a stage names its own
     reading: ReadingSettings = ReadingSettings()  # How documents and the rows of ``corpus`` are read
     passages: PassageSettings = PassageSettings()  # How documents are split, except for adaptation
@@ -178,12 +148,31 @@ class RunConfig(Settings):
             shared = {name: data[name] for name in ("model", "prompts", "encoder") if isinstance(data.get(name), dict)}
             for stage in ("adapt", "finetune"):
                 if isinstance(data.get(stage), dict):
-                    data[stage] = _merged(shared, data[stage])
+                    data[stage] = merged(shared, data[stage])
             if isinstance(data.get("adapt"), dict) and isinstance(data.get("reading"), dict):
-                data["adapt"] = _merged({"reading": data["reading"]}, data["adapt"])
-            if isinstance(language := data.get("language"), str):
-                data = _with_language(data, language)
+                data["adapt"] = merged({"reading": data["reading"]}, data["adapt"])
+            if isinstance(data.get("pairs"), dict):
+                data["pairs"] = _switched(data["pairs"], _MADE_PAIRS)
         return data
+
+    @classmethod
+    def below_language(cls, data: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+        """Return ``own`` below every section that splits or counts words; where there is an index, it decides scoring.
+
+        This is called after :meth:`_share`, because pydantic calls the validators of a subclass first.
+        """
+        below: dict[str, Any] = {"passages": own}
+        is_on = {stage: isinstance(data.get(stage), dict) for stage in RUN_STAGES}
+        if is_on["pairs"]:
+            below["pairs"] = {name: own for name in _MADE_PAIRS if isinstance(data["pairs"].get(name), dict)}
+        below |= {"adapt": {"text": own}} if is_on["adapt"] else {}
+        pretext = data["finetune"].get("pretext") if is_on["finetune"] else None
+        if isinstance(pretext, dict) and pretext.get("weight"):  # Without a weight, its other settings do nothing
+            below["finetune"] = {"pretext": own}
+        below |= {stage: own for stage in ("mine", "index") if is_on[stage]}
+        if is_on["evaluate"] and not is_on["index"]:
+            below["evaluate"] = own
+        return below
 
     @model_validator(mode="after")
     def _stages_fit(self) -> RunConfig:
@@ -241,7 +230,12 @@ class RunConfig(Settings):
         """See :meth:`llama2vec.config.Settings.idle`."""
         own = {key.removeprefix("finetune.") for key in sets if key.startswith("finetune.")}
         found = self.finetune.idle(own) if self.finetune else ""
-        return re.sub(r"(?<![\w.])(?=(?:contrastive|optimizer|validation|data)\.)", "finetune.", found)
+        return named_as_in_a_run("finetune", found)
+
+    @classmethod
+    def worded(cls, section: str, problem: str) -> str:
+        """See :meth:`llama2vec.config.Settings.worded`."""
+        return named_as_in_a_run(section, problem) if section in ("adapt", "finetune") else problem
 
     def _makes(self, system: str) -> bool:
         return {"adapted": self.adapt is not None, "finetuned": self.finetune is not None}.get(system, True)

@@ -16,11 +16,13 @@ from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus.passages import count_passages, read_passages
 from llama2vec.data.corpus.reading import documents_folder
 from llama2vec.data.corpus.rows import write_passages
+from llama2vec.data.corpus.spread import is_spread
 from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.data.documents.folder import ReadingReport
-from llama2vec.data.examples.labeled import read_examples, write_examples
+from llama2vec.data.examples.counting import limited_examples
+from llama2vec.data.examples.labeled import write_examples
 from llama2vec.data.examples.reported import is_reported, report_path
-from llama2vec.data.examples.unlabeled import is_spread, pairs_from_corpus
+from llama2vec.data.examples.unlabeled import pairs_from_corpus
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
@@ -111,7 +113,7 @@ def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             continue
         if source:
             fields = fields_of(plan.config, source.source)
-            rows = read_examples(source.source, split=source.split, limit=source.limit or None, reading=fields)
+            rows = limited_examples(source.source, source.limit, split=source.split, reading=fields)
             found, where = plan.inputs.read(rows, [source.source]), source.source
         else:
             found, where = _own_pairs(plan, plan.path(stage.input("corpus")))
@@ -218,6 +220,8 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     is_kept = model.stage and section.model.layers == plan.config.model.layers
     loading = section.model.all_layers if is_kept else section.model
     sources = [str(made_file(examples, name)) for name in pair_files(plan.config)]
+    pairs = stage.find_input("pairs")
+    drawn_from = [str(made_file(Path(plan.path(pairs)), name)) for name in pair_files(plan.config)] if pairs else []
     update = {
         "model": loading.model_copy(update={"name": plan.path(model)}),
         "data": section.data.model_copy(update={"sources": sources}),
@@ -229,7 +233,7 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
         pairing = {name: getattr(section.encoder, name) for name in ("query_prompt", "passage_prompt")}
         kept = {name: getattr(config, name) for name in {*FinetuneConfig.model_fields} - {"prompts", "encoder"}}
         config = FinetuneConfig(**kept, encoder=FinetuneEncoderSettings(**pairing))
-    finetune_model(config, plan.folder(stage), overwrite=overwrite)
+    finetune_model(config, plan.folder(stage), overwrite=overwrite, drawn_from=drawn_from)
 
 
 def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from llama2vec.data.text.words import word_pattern
+from llama2vec.data.text.words import lower_case, one_spelling, word_pattern
 from llama2vec.errors import TokenizerError
 from llama2vec.model.prompt import Tokenizer
 
@@ -29,7 +29,7 @@ class TargetTokenizer:
     excluded. Character offsets keep the ids of the text, which matters for tokens that carry their leading space. With
     ``joined``, the words are joined by spaces and tokenized again, as in the authors' code; those beyond the cut of the
     text count, too, up to ``max_joined`` tokens (None: ``max_tokens``). ``skip`` holds the words to exclude, in lower
-    case; None predicts every token that is not special.
+    case as ``language`` has it and in any Unicode form; None predicts every token that is not special.
     """
 
     def __init__(
@@ -40,13 +40,15 @@ class TargetTokenizer:
         *,
         joined: bool = False,
         max_joined: int | None = None,
+        language: str = "en",
     ) -> None:
         if not (tokenizer.is_fast or joined):
             raise TokenizerError(
                 "a slow tokenizer (one without tokenizer.json) does not say where a token's word is; "
                 "set objective.targets=words"
             )
-        self._tokenizer, self._max_tokens, self._skip = tokenizer, max_tokens, skip
+        self._tokenizer, self._max_tokens, self._skip, self._language = tokenizer, max_tokens, skip, language
+        self._skip_in_one_spelling = frozenset(map(one_spelling, skip or ()))
         self._joined, self._max_joined = joined, max_joined or max_tokens
         self._special = frozenset(tokenizer.all_special_ids)
 
@@ -76,7 +78,10 @@ class TargetTokenizer:
         return " ".join(word for word in word_pattern().findall(text) if self._counts(word))
 
     def _counts(self, word: str) -> bool:
-        return word.lower() not in (self._skip or ())
+        lower = lower_case(word, self._language)
+        if lower in (self._skip or ()):
+            return False
+        return lower.isascii() or one_spelling(lower) not in self._skip_in_one_spelling
 
     def _targets(self, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> tuple[int, ...]:
         plain = [(token, span) for token, span in zip(ids, offsets, strict=True) if token not in self._special]

@@ -27,9 +27,7 @@ class FaissSearch(Settings):
 class SearchRequest(Settings):
     """What is asked of the vectors' index besides its kind."""
 
-    dims: int | None = (
-        None  # Hold only the first dimensions (Matryoshka); the store ranks the candidates by all of them
-    )
+    dims: int | None = None  # Hold only the first dimensions (Matryoshka); the store ranks candidates by all of them
     recall: float | None = None  # Find this share of the true ten nearest, 0..1, as measured on a sample
     engine: Target | None = None  # Ask this collection, which must equal the store
 

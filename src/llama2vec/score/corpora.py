@@ -22,15 +22,20 @@ logger = logging.getLogger(__name__)
 MOST_LOST = 0.05
 
 
-def tasks_data(names: Iterable[str], root: str | Path, *, check: ReadingSettings | None = None) -> Iterator[TaskData]:
-    """Read tasks, the members of averages in their place; ``check`` = read each corpus to its end, too, in this way."""
+def tasks_data(
+    names: Iterable[str], root: str | Path, reading: ReadingSettings | None = None, *, check: bool = False
+) -> Iterator[TaskData]:
+    """Read tasks, the members of averages in their place; ``check`` = read each corpus to its end, too.
+
+    ``reading`` names the fields of queries and passages.
+    """
     for name in names:
         for task in [TASKS[member] for member in find_task(name).members] or [find_task(name)]:
-            data = read_task(task, root)
-            if check is not None:
+            data = read_task(task, root, reading)
+            if check:
                 warn_of_another_corpus(task, data.source, root)
-            if check is not None and data.retrieval:
-                check_corpus(task, data, root, check)
+            if check and data.retrieval:
+                check_corpus(task, data, root, reading)
             yield data
 
 

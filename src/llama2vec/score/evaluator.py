@@ -197,7 +197,7 @@ class _Evaluation:
         return json.loads(json.dumps(settings))  # type: ignore[no-any-return]
 
     def _prepared(self, task: Task, settings: dict[str, Any]) -> _Prepared:
-        data = read_task(task, self.given.data_root)
+        data = read_task(task, self.given.data_root, self.given.reading)
         one = _Prepared(task, settings, data, Searching(), finished=self._finished(task, settings, data.fingerprints))
         if data.retrieval:
             windows, words = windows_in(settings)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from llama2vec.data.corpus.sources import beir_file, open_ir_dataset, reported
 from llama2vec.data.corpus.steady import SteadyInputs
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.tasks.beir import BeirTask, check_judged_queries, read_beir
 from llama2vec.data.tasks.sts import read_sentence_pairs
 from llama2vec.errors import ConfigError, CorpusFormatError, MissingDependencyError
@@ -253,15 +254,18 @@ class TaskData:
     inputs: SteadyInputs = field(default_factory=SteadyInputs)  # What the fingerprint of the corpus is of
 
 
-def read_task(task: Task, root: str | Path) -> TaskData:
-    """Read a task's queries and judgments, or its sentence pairs, and fingerprint them and the corpus."""
+def read_task(task: Task, root: str | Path, reading: ReadingSettings | None = None) -> TaskData:
+    """Read a task's queries and judgments, or its sentence pairs, and fingerprint them and the corpus.
+
+    ``reading`` names the fields of a BEIR folder's rows, as in :func:`llama2vec.data.tasks.beir.read_beir`.
+    """
     source = locate(task, root)
     with naming_places(task, source, root):
         if task.kind == "similarity":
             pairs = read_sentence_pairs(source)
             found = digest([[pair.first, pair.second, pair.score] for pair in pairs])
             return TaskData(source, {"corpus_fingerprint": found}, pairs=pairs)
-        data = read_retrieval(task, source)
+        data = read_retrieval(task, source, reading)
         judged = judgments_fingerprint(data)
         inputs = SteadyInputs()
         fingerprints = {"corpus_fingerprint": inputs.corpus(data.corpus_source), "judgments_fingerprint": judged}
@@ -286,10 +290,13 @@ class TaskScore:
         return self.result.report
 
 
-def read_retrieval(task: Task, source: str) -> BeirTask:
-    """Return the queries and judgments of a retrieval task from where :func:`locate` found it."""
+def read_retrieval(task: Task, source: str, reading: ReadingSettings | None = None) -> BeirTask:
+    """Return the queries and judgments of a retrieval task from where :func:`locate` found it.
+
+    ``reading`` is as in :func:`read_task`; data sets of ir_datasets have fixed fields.
+    """
     if not source.startswith("ir:"):
-        return replace(read_beir(source, task.split), name=task.name)
+        return replace(read_beir(source, task.split, reading), name=task.name)
     dataset = open_ir_dataset(source)
     missing = [part for part in ("docs", "queries", "qrels") if not getattr(dataset, f"has_{part}")()]
     if missing:
@@ -310,8 +317,8 @@ def read_retrieval(task: Task, source: str) -> BeirTask:
     return BeirTask(task.name, queries, qrels, f"ir:{ir_datasets.docs_parent_id(ir_id) or ir_id}")
 
 
-def retrieval_task(name: str, root: str | Path) -> BeirTask:
-    """Return queries, judgments and corpus of one retrieval task.
+def retrieval_task(name: str, root: str | Path, reading: ReadingSettings | None = None) -> BeirTask:
+    """Return queries, judgments and corpus of one retrieval task; ``reading`` is as in :func:`read_task`.
 
     Raises:
         ConfigError: The name stands for sentence pairs or for the average of several tasks.
@@ -319,7 +326,7 @@ def retrieval_task(name: str, root: str | Path) -> BeirTask:
     task = find_task(name)
     if task.kind != "retrieval" or task.members:
         raise ConfigError(f"--task {name}: runs belong to one retrieval task; name one, such as beir/scifact")
-    data = read_task(task, root).retrieval
+    data = read_task(task, root, reading).retrieval
     assert data
     return data
 

@@ -1,4 +1,4 @@
-"""The HTTP routes."""
+"""The HTTP routes, but those of search."""
 
 # No `from __future__ import annotations`: FastAPI reads the request models from the signatures, and they are made here.
 

@@ -154,7 +154,8 @@ class FoundPassage(BaseModel):
 
     ``location`` reads ``file:page:line``, and ``spot`` says where in the document in short; ``row`` is the passage's
     number in the store; ``file`` is the address of its document, where documents are served; ``more`` has the other
-    passages of the document, where hits are grouped; ``continues`` tells that the passage begins inside a line.
+    passages of the document, where hits are grouped; ``words`` are those of the question that are marked; ``continues``
+    tells that the passage begins inside a line.
     """
 
     rank: int
@@ -163,6 +164,7 @@ class FoundPassage(BaseModel):
     title: str
     text: str
     snippet: str
+    words: list[str]
     continues: bool
     location: str
     spot: str

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from llama2vec.errors import ModelError
 from llama2vec.records import Passage
@@ -149,8 +150,17 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
         )  # fmt: skip
 
 
+class _NameConvertor(PathConvertor):
+    """A path with any signs: Starlette's own ends at a line break, which a file's name may hold."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("name", _NameConvertor())
+
+
 def _add_files(app: FastAPI, service: Service, secured: list[Any], files: FilesOfIndex) -> None:
-    @app.get("/files/{path:path}", dependencies=secured, response_class=Response, responses={
+    @app.get("/files/{path:name}", dependencies=secured, response_class=Response, responses={
         200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
         **described_errors(secured, 404, 503, 504),
     })  # fmt: skip
@@ -158,13 +168,13 @@ def _add_files(app: FastAPI, service: Service, secured: list[Any], files: FilesO
         """Return a document of the index as it lies in its folder; never as a web page."""
         loaded(service)
 
-        def reading(opened: OpenedIndex) -> tuple[bool, CorpusFiles | None]:
-            return opened.fields.has_document(path), files.of(opened.store)
+        def reading(opened: OpenedIndex) -> tuple[str | None, CorpusFiles | None]:
+            return opened.fields.document(path), files.of(opened.store)
 
         known, there = await _unless_gone(request, service.read(reading), service)
-        if not known:
+        if known is None:
             raise Problem(404, "this index has no such document", "file_not_found")
-        opened = there.open(path) if there else None
+        opened = there.open(known) if there else None
         if opened is None:
             problem = "this document is missing from its folder, or lies behind a link, which is not followed"
             raise Problem(404, problem, "file_not_found")

@@ -1,1 +1,1 @@
-"""The one training loop, over transformers.Trainer: order, resume, log, checkpoints."""
+"""What both training stages share: settings, the training loop, checkpoints, the folder that a training writes."""

@@ -1,4 +1,4 @@
-"""The one training loop: what a stage optimizes, the trainer, and what is written down at each step."""
+"""The one training loop, over transformers.Trainer: what a stage optimizes, and what is written down at each step."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self, folder: Path, validate: Callable[[], dict[str, float]], settings: OptimizerSettings, best: str
     ) -> None:
-        self.trainer: _ObjectiveTrainer | None = None
+        self.trainer: _ObjectiveTrainer  # Which takes this recorder when it is made
         self.folder, self.validate, self.best = folder, validate, best
         self.every, self.keep = settings.validate_every, max(settings.keep_checkpoints, settings.average_last)
         self.examples_a_step = settings.batch_size * settings.accumulation * process_count()
@@ -139,8 +139,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # accelerate does not reach the order through its own wrappers when several processes resume inside an epoch.
-        if self.trainer is not None:
-            self.trainer.order.set_epoch(int(state.epoch or 0))
+        self.trainer.order.set_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step = state.global_step
@@ -157,18 +156,18 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
                 control.should_save = True
         # A log line that spanned a checkpoint would average fewer steps after a resume.
         control.should_log |= control.should_save
-        if control.should_save and self.trainer is not None:
+        if control.should_save:
             saved.check_finite(self.trainer.model, f"step {step}")
 
     def validated(self) -> dict[str, float]:
         """Validate once for all processes, which must agree on the best step; only together can they read shares."""
-        if self.trainer is None or self.trainer.wrapped is None:
+        if self.trainer.wrapped is None:
             return on_first_process(self.validate)
         found = self.validate()
         return on_first_process(lambda: found)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "loss" not in logs or self.trainer is None:
+        if "loss" not in logs:
             return
         parts = {name: value for name, value in logs.items() if name not in _OF_TRANSFORMERS}
         line = {"step": state.global_step, "loss": logs["loss"], **parts}
@@ -187,11 +186,10 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
 
     def _show(self, found: Mapping[str, float]) -> None:
         """Give the figures of a validation to the trackers, which know them as ``eval``."""
-        if self.trainer is not None:
-            named = {f"eval_{name.removeprefix('validation_')}": value for name, value in found.items()}
-            trainer, handler = self.trainer, self.trainer.callback_handler
-            # Its own on_log would forget that a log line is due.
-            handler.call_event("on_log", trainer.args, trainer.state, trainer.control, logs=named)
+        named = {f"eval_{name.removeprefix('validation_')}": value for name, value in found.items()}
+        trainer = self.trainer
+        # Its own on_log would forget that a log line is due.
+        trainer.callback_handler.call_event("on_log", trainer.args, trainer.state, trainer.control, logs=named)
 
     def _write(self, line: dict[str, float], state: Any) -> None:
         line = {**line, "seconds": round(time.monotonic() - self.started, 2)}
@@ -278,11 +276,8 @@ def train(
         args=_arguments(settings, folder, model.device, options),
     )  # fmt: skip
     recorder.trainer = trainer
-    processes, in_a_step = (
-        counted(process_count(), "process", "processes"),
-        counted(recorder.examples_a_step, "example"),
-    )
-    logger.info("training on %s, %s a step", processes, in_a_step)
+    processes = counted(process_count(), "process", "processes")
+    logger.info("training on %s, %s a step", processes, counted(recorder.examples_a_step, "example"))
     for unwanted in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(unwanted)
     checkpoint = saved.last_checkpoint(folder)

@@ -23,6 +23,7 @@ from llama2vec.model.golden import (
     save_golden,
 )
 from llama2vec.records import SIDES, Side, Vectors
+from llama2vec.tables import Table
 from llama2vec.verify.backends import EXPORTED, Backend, vectors_of
 from llama2vec.verify.diagnosis import Cause, diagnose, largest_difference, lowest_cosine
 from llama2vec.verify.plain import PlainModel
@@ -61,21 +62,22 @@ class Verification:
         """Whether every side is within the tolerance."""
         return all(one.passed for one in self.sides.values())
 
-    def lines(self) -> list[str]:
-        """Return the verification as lines of text."""
+    def lines(self, width: int | None = None) -> list[str]:
+        """Return the verification as lines of text, its table as wide as ``width`` at most."""
         golden = self.golden
         drawn = sum(text not in GOLDEN_TEXTS for text in golden.texts) if self.backend in EXPORTED else 0
         texts = f"{len(golden.texts) - drawn} golden{f' and {drawn} drawn' if drawn else ''} texts"
         lines = [
             f"{texts} per side, D={golden.dimension}, {golden.dtype}, "
             f"contract {golden.contract_hash[:12]}, tolerance {self.tolerance:.2g}",
-            f"{'side':<10}{'largest difference':>20}{'lowest cosine':>16}{'worst text':>13}",
         ]
+        rows = [["side", "largest difference", "lowest cosine", "worst text"]]
         for side, one in self.sides.items():
-            cells = f"{'-':>20}{'-':>16}{'-':>13}"
+            cells = ["–"] * 3
             if one.largest_difference is not None:
-                cells = f"{one.largest_difference:>20.1e}{one.lowest_cosine:>16.7f}{one.worst_text:>13}"
-            lines.append(f"{side:<10}{cells}")
+                cells = [f"{one.largest_difference:.1e}", f"{one.lowest_cosine:.7f}", f"{one.worst_text}"]
+            rows.append([side, *cells])
+        lines += Table(rows).lines(width)
         lines += [f"not checked: {what}" for what in self.unchecked]
         if self.passed:
             return [*lines, f"PASS: {self.backend} gives the vectors of {self.model}"]

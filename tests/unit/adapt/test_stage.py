@@ -113,3 +113,12 @@ def test_a_recipe_with_both_tasks_or_with_set_prompts_keeps_its_plan() -> None:
             "objective": {**plain.deciding()["objective"], f"{off}_weight": 0.0},
             "encoder": {**plain.deciding()["encoder"], "query_prompt": "next", "passage_prompt": "next"},
         }
+
+
+def test_a_limit_that_is_spread_decides_otherwise_than_one_that_took_the_first_passages(tmp_path: Path) -> None:
+    def text(*settings: str) -> dict[str, object]:
+        found: dict[str, object] = load_config(AdaptConfig, None, [*settings]).deciding()["text"]
+        return found
+
+    assert text("text.corpus=a.jsonl", "text.limit=3")["rows"] == "spread over the source"
+    assert all("rows" not in text(*one) for one in (["text.corpus=a.jsonl"], ["text.corpus=hf:a/b", "text.limit=3"]))

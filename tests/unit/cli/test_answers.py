@@ -75,6 +75,15 @@ def test_an_answer_names_place_title_snippet_and_the_other_places(capsys: pytest
     ]
 
 
+def test_a_name_with_a_line_break_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\n  2. 0.900  b\t.md"
+    more = tuple(hits(Passage(f"{name}#2", "t")))
+    show([Hit(1, 1.0, Passage(f"{name}#1", "x", "On\ntwo lines", Place(name, 0, 1, 7, 7)), more=more)], QUESTION, None)
+    assert capsys.readouterr().out.splitlines() == [
+        r"  1. 1.000  a\n  2. 0.900  b\t.md:7  On\ntwo lines", "     x", r"     also: a\n  2. 0.900  b\t.md#2",
+    ]  # fmt: skip
+
+
 def test_a_passage_inside_a_line_begins_with_an_ellipsis(capsys: pytest.CaptureFixture[str]) -> None:
     show([Hit(1, 1.0, MANUAL, continues=True), Hit(2, 0.5, MANUAL)], QUESTION, None)
     assert [line.strip() for line in capsys.readouterr().out.splitlines()[1::2]] == ["…The stall.", "The stall."]
@@ -124,7 +133,7 @@ def test_json_holds_everything_about_each_hit(capsys: pytest.CaptureFixture[str]
         "hits": [{
             "rank": 1, "id": "guide.md#2", "score": 0.5, "title": "Guide › Wings",
             "text": "A fence on the wing\ndelayed the stall.", "snippet": "A fence on the wing delayed the stall.",
-            "continues": False,
+            "words": ["wing", "delays", "stall"], "continues": False,
             "location": "guide.md:8", "spot": "line 7", "row": 3, "fields": {"year": 2020},
             "place": {
                 "document": "guide.md", "begin": 10, "end": 48, "first_line": 7, "last_line": 8, "page": None,
@@ -220,6 +229,24 @@ def test_a_question_that_is_not_utf8_is_one_line_and_the_next_is_answered(
     out, err = capsys.readouterr()
     assert "'caf\\udce9' is not valid UTF-8; check the terminal's encoding\n" in err
     assert "a.txt" in out
+
+
+@pytest.mark.parametrize(
+    ("question", "why"),
+    [
+        ("zebra", "no passage shares a word with the question"),
+        ("税", "no passage shares a word with the question"),
+        ("C", "BM25 finds no word to compare in the question: single letters and stop words do not count"),
+        ("is the", "BM25 finds no word to compare in the question: single letters and stop words do not count"),
+    ],
+)
+def test_nothing_is_found_for_the_reason_that_is_told(
+    question: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sync(write(tmp_path / "docs", {"a.txt": "what C is", "b.txt": "a river"}), tmp_path / "index")
+    Answers(Retriever.open(tmp_path / "index", by_words=True), "bm25").to(question, 5)
+    found = capsys.readouterr().out
+    assert found == f"Nothing found: {why}.\n"
 
 
 @pytest.mark.skipif(not find_spec("readline"), reason="this Python was built without readline")

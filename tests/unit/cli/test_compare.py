@@ -124,8 +124,11 @@ def test_judgments_alone_are_enough_and_every_metric_gets_its_tables(
     assert [(one.task, one.metric) for one in read_comparisons(found)] == [("judged", "MRR@10"), ("judged", "R@1")]
     assert "judged · R@1 · 4 judged queries" in out
     assert "what is a llama" not in out
+    why = "Passages are shown by their ids alone; to read them, name the task with --task\n"
+    assert out.count(why) == 1
     # With the folder beside them, the texts come from there.
-    assert "what is a llama" in compare(*runs, "--qrels", trec, "--task", beir)[1]
+    out = compare(*runs, "--qrels", trec, "--task", beir)[1]
+    assert ("what is a llama" in out, why in out) == (True, False)
 
 
 def test_the_default_is_the_first_against_the_others_and_all_pairs_is_every_pair(
@@ -339,8 +342,9 @@ def test_texts_are_read_by_the_fields_that_are_named(
 ) -> None:
     usual = compare(*runs, "--task", beir)
     assert "stone does not hum" in usual[1]
-    corpus = beir / "corpus.jsonl"
-    corpus.write_text(corpus.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
+    for name in ("corpus", "queries"):
+        rows = beir / f"{name}.jsonl"
+        rows.write_text(rows.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
     assert "name its field (reading.text_field)" in refused(*runs, "--task", beir)
     assert compare(*runs, "--task", beir, "--set", "reading.text_field=body") == usual
     assert "compare takes reading.KEY alone" in refused(*runs, "--task", beir, "--set", "flips=3")
@@ -354,6 +358,10 @@ def test_folders_of_seeds_are_compared_and_written(
     code, out, err = compare(first, f"{second}:adapted", "--output", tmp_path / "c.json")
     assert (code, err) == (0, "")
     assert "tiny/test · nDCG@10 · 2 judged queries" in out
+    why = "Passages are not shown for folders, whose values may be means over seeds; to read them, compare two runs: "
+    assert out.count(f"{why}the .trec files in these folders, with --task\n") == 1
+    for nothing_to_show in ("--passages", "--changed"):
+        assert why not in compare(first, second, nothing_to_show, 0)[1]
     (comparison,) = read_comparisons(tmp_path / "c.json")
     assert [*comparison.systems.values()] == [0.375, 0.625]
     assert [pair.difference for pair in comparison.pairs] == [0.25]

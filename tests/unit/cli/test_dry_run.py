@@ -46,6 +46,51 @@ def test_the_time_of_all_seeds_is_told(
     assert "--seeds x: " in command_line.refused(*call, "--seeds", "x")
 
 
+def test_every_labeled_source_is_read_by_the_fields_that_are_named(
+    command_line: CommandLine, llama_folder: Path, rows: Path, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        (folder / "qrels").mkdir(parents=True)
+        (folder / "corpus.jsonl").write_text('{"_id": "1", "body": "The river is wide."}\n', encoding="utf-8")
+        (folder / "queries.jsonl").write_text('{"_id": "q", "body": "which river"}\n', encoding="utf-8")
+        (folder / "qrels" / "train.tsv").write_text("q\t1\t1\n", encoding="utf-8")
+    data = [word for source in (rows, *folders) for word in ("--data", source)]
+    call = ("finetune", *data, "--model", llama_folder, "-o", tmp_path / "out", "--dry-run")
+    assert 'has no "text"' in command_line.refused(*call)
+    done = command_line(*call, "--set", "reading.text_field=body")
+    assert done.code == 0, done.err
+    for folder in folders:
+        assert f"{folder}: 1 labeled query" in done.out
+
+
+def test_mining_is_estimated_from_its_inputs_and_writes_nothing(
+    command_line: CommandLine, llama_folder: Path, rows: Path, tmp_path: Path
+) -> None:
+    folder, output, cpu = tmp_path / "beir", tmp_path / "mined" / "out.jsonl", ("--device", "cpu")
+    (folder / "qrels").mkdir(parents=True)
+    passages = [{"_id": str(number), "body": f"The river {number} is wide."} for number in range(9)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(one) + "\n" for one in passages), encoding="utf-8")
+    (folder / "queries.jsonl").write_text('{"_id": "q", "body": "which river"}\n', encoding="utf-8")
+    (folder / "qrels" / "train.tsv").write_text("q\t1\t1\n", encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    call = ("mine", folder, "-o", output, "--dry-run")
+    assert 'has no "text"' in command_line.refused(*call)
+    named = ("--set", "reading.text_field=body")
+    done = command_line(*call, *named)
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"Estimate for {output}: BM25 alone, whose time is not estimated, peak memory ~ ")
+    for line in (f"- {folder}: 1 query with 1 positive and 0 negatives\n", f"- {folder}: 9 passages to search\n"):
+        assert line in done.out
+    done = command_line(*call, *named, "--model", llama_folder, *cpu)
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"Estimate for {output}: ~ ")
+    assert "reads queries and passages" in done.out
+    assert f"- writes {output} and {output}.report.json; until then {output}.store-…" in done.out
+    assert "no such file" in command_line.refused("mine", rows, "-o", output, "--corpus", "nowhere.jsonl", "--dry-run")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_what_the_training_would_refuse_is_one_line(command_line: CommandLine, llama_folder: Path) -> None:
     base = ("--model", llama_folder, "--dry-run")
     assert "data.sources is empty" in command_line.refused("finetune", *base)

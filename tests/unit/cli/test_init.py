@@ -23,7 +23,7 @@ def test_the_recipe_of_an_adaptation_is_that_adaptation(
     assert found.code == 0, found.err
     file = tmp_path / "again.toml"
     made = command_line("init", "--from", tmp_path / "out", "-o", file)
-    assert made.out.strip() == f"Wrote {file}; use it with: llama2vec adapt {file} --output NEW_FOLDER"
+    assert made.out.strip() == f"Wrote {file}; use it with `llama2vec adapt {file} --output NEW_FOLDER`"
     assert "batch_size = 2  # default: 16" in file.read_text(encoding="utf-8")
     assert "is already done" in command_line("adapt", file, "-o", tmp_path / "out").out
     assert command_line("init", "--from", tmp_path / "out").out == file.read_text(encoding="utf-8")

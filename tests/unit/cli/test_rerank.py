@@ -102,6 +102,47 @@ def test_ctrl_c_keeps_the_scores_and_the_same_command_resumes(
     assert list(tmp_path.glob("*.scores-*")) == []
 
 
+def test_a_kill_after_the_run_is_in_its_place_leaves_scores_that_the_same_command_removes(
+    folder: Path, run: Path, model: Path, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.trec"
+    call = ["rerank", run, "--model", model, "--device", "cpu", "--task", folder, "--depth", 2, "-o", output]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as until_the_kill:
+        until_the_kill.setattr("llama2vec.kept.discard_kept", killed)
+        assert command_line(*call).code == 130
+    assert len(list(tmp_path.glob("*.scores-*"))) == 1
+    whole = output.read_bytes()
+    assert "exists already" in command_line.refused(*call)
+    assert list(tmp_path.glob("*.scores-*")) == []
+    assert output.read_bytes() == whole
+
+
+def test_scores_that_are_kept_to_replace_a_run_stay_until_they_have(
+    folder: Path, run: Path, model: Path, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.trec"
+    call = ["rerank", run, "--model", model, "--device", "cpu", "--task", folder, "-o", output]
+    assert command_line(*call, "--depth", 2).code == 0
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as until_the_kill:
+        until_the_kill.setattr("llama2vec.data.tasks.trec.write_run", killed)
+        assert command_line(*call, "--depth", 3, "--overwrite").code == 130
+    (kept,) = tmp_path.glob("*.scores-*")
+    before = kept.read_bytes()
+    assert "exists already" in command_line.refused(*call, "--depth", 3)
+    assert kept.read_bytes() == before
+    monkeypatch.setattr(PairScorer, "scores", killed)  # All are kept
+    assert command_line(*call, "--depth", 3, "--overwrite").code == 0
+    assert not kept.exists()
+
+
 def test_queries_and_passages_may_come_from_files_or_an_index(
     folder: Path, run: Path, model: Path, llama_folder: Path, tmp_path: Path, command_line: CommandLine
 ) -> None:
@@ -116,6 +157,24 @@ def test_queries_and_passages_may_come_from_files_or_an_index(
     assert two.tag == "mine"
 
 
+def test_queries_and_passages_of_a_task_may_have_fields_of_other_names(
+    folder: Path, run: Path, model: Path, llama_folder: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    call = ["rerank", run, "--model", model, "--device", "cpu", "--depth", 3, "--task", folder]
+    assert command_line(*call, "-o", tmp_path / "usual.trec").code == 0
+    cpu = ["--dtype", "float32", "--device", "cpu"]
+    assert command_line("encode", llama_folder, folder, "-o", tmp_path / "store", *cpu).code == 0
+    for name in ("corpus", "queries"):
+        rows = folder / f"{name}.jsonl"
+        rows.write_text(rows.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
+    named = ["--set", "reading.text_field=body"]
+    assert "name its field (reading.text_field)" in command_line.refused(*call, "-o", tmp_path / "none.trec")
+    for number, options in enumerate((named, [*named, "--index", tmp_path / "store"])):
+        done = command_line(*call, *options, "-o", tmp_path / f"{number}.trec")
+        assert done.code == 0, done.err
+        assert read_run(tmp_path / f"{number}.trec").results == read_run(tmp_path / "usual.trec").results
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -127,8 +186,8 @@ def test_queries_and_passages_may_come_from_files_or_an_index(
         (["--task", "{folder}", "--name", "two words"], "TREC files need one word: rename it"),
         (["--task", "{folder}", "--corpus", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (
-            ["--task", "{folder}", "--index", "i", "--set", "reading.text_field=body"],
-            "--set reading.text_field=body: the passages of --index have been read already; drop it",
+            ["--task", "{folder}", "--index", "i", "--set", "reading.encoding=cp1252"],
+            "--set reading.encoding=cp1252: the passages of --index have been read already, and queries",
         ),
         (["--task", "{folder}:dev", "--model", "./nowhere"], "has no split 'dev'"),
         (["--task", "{folder}", "-o", "{folder}/out.trec"], "lies inside the input"),

@@ -97,6 +97,14 @@ def test_tokens_become_words_in_both_kinds_of_tokenizers(kind: str) -> None:
     assert not left_out & set(by_token)
 
 
+def test_words_to_skip_are_the_same_in_every_unicode_form() -> None:
+    tokenizer = word_tokenizer("byte-level")
+    skip = frozenset({"ＷＩＮＧ"})
+    words = set(words_of_tokens(tokenizer, len(tokenizer), skip).values())
+    assert "stall" in words
+    assert "wing" not in words
+
+
 def test_rows_of_the_head_behind_the_tokenizer_are_no_words(kind: str) -> None:
     tokenizer = word_tokenizer(kind)
     assert words_of_tokens(tokenizer, len(tokenizer) + 50, frozenset()) == words_of_tokens(
@@ -220,6 +228,18 @@ def test_evidence_is_what_the_score_loses_without_the_sentence(explainer: Explai
         with_it, without = (float(explainer.encoder.encode_passages(text) @ query) for text in (PASSAGE, rest))
         assert item.drop == pytest.approx(with_it - without, abs=1e-5)
     assert [item.drop for item in evidence] == sorted((item.drop for item in evidence), reverse=True)
+
+
+def test_evidence_of_a_text_without_spaces_is_of_the_text_as_it_stands(explainer: Explainer) -> None:
+    first, second, third = "羊驼哼鸣。", "它们吃草。", "草是绿的。"
+    evidence = explainer.evidence(QUERY, first + second + third)
+    query = explainer.encoder.encode_queries(QUERY)
+    drops = {item.text: item.drop for item in evidence}
+    assert set(drops) == {first, second, third}
+    whole, rest = (
+        float(explainer.encoder.encode_passages(text) @ query) for text in (first + second + third, first + third)
+    )
+    assert drops[second] == pytest.approx(whole - rest, abs=1e-5)
 
 
 def test_a_sentence_beyond_the_limit_of_the_encoder_changes_nothing(llama_folder: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+
+import pytest
 
 from llama2vec.data.examples.spool import Sizes
 from llama2vec.finetune.batches import ContrastiveOrder, DrawnExamples, positive_keys, query_keys
 from llama2vec.finetune.settings import ContrastiveSettings
 from llama2vec.finetune.spooled import spooled_examples
+from llama2vec.finetune.validation import held_out_queries, hold_out
 from llama2vec.records import TrainingExample
 
 
@@ -92,6 +96,22 @@ def test_held_out_rows_come_from_all_sources_and_the_seed_takes_part(tmp_path: P
     assert {source for _, source in found} == {0, 1}
     assert held_out(0) == found
     assert held_out(1) != found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_held_out_rows_are_those_of_examples_in_memory(seed: int, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    texts = [(f"query {draw.randrange(200)}", f"answer {draw.randrange(250)}") for _ in range(200)]
+    rows = [(TrainingExample(query, (answer,)), row % 2) for row, (query, answer) in enumerate(texts)]
+    examples, sources = [one for one, _ in rows], [source for _, source in rows]
+    for queries in (None, held_out_queries(rows[:150], 0.1, 20, seed)):
+        _, out = hold_out(examples, 0.1, 20, seed, sources, queries)
+        spool, held_out = spooled_examples(
+            tmp_path / "rows.sqlite", rows, share=0.1, most_held_out=20, seed=seed, queries=queries
+        )
+        assert held_out == [rows[row] for row in out]
+        assert held_out
+        assert len(spool) + len(out) == 200
 
 
 def test_a_group_that_is_too_large_stays_in_training(tmp_path: Path) -> None:

@@ -43,3 +43,21 @@ def test_the_examples_of_the_validation_decide_the_result_too(llama_folder: Path
     (tmp_path / "held-out.jsonl").write_text(ROW + ROW, encoding="utf-8")
     after = _plan(config, resolve_contract(config), None, SteadyInputs())
     assert {key for key in before if before[key] != after[key]} == {"examples", "hash"}
+
+
+def test_a_limit_that_is_spread_decides_otherwise_than_the_first_examples_do(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(ROW * 4, encoding="utf-8")
+
+    def data(*settings: str) -> dict[str, object]:
+        base = [f"model.name={llama_folder}", f'data.sources=["{rows}"]']
+        found: dict[str, object] = load_config(FinetuneConfig, None, [*base, *settings]).deciding()["data"]
+        return found
+
+    assert data("data.limit=2")["rows"] == "spread over the source"
+    assert "rows" not in data()
+    # As earlier versions wrote it, so that what they began goes on.
+    first = data("data.limit=2", "data.limited_to=first")
+    assert first == {name: value for name, value in data("data.limit=2").items() if name != "rows"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import CorpusFormatError, EvaluationError
 from llama2vec.finetune.settings import ValidationSettings
-from llama2vec.finetune.validation import examples_task, hold_out, read_validation
+from llama2vec.finetune.validation import examples_task, held_out_queries, hold_out, read_validation
 from llama2vec.records import TrainingExample
 
 
@@ -51,6 +52,43 @@ def test_rows_that_share_a_query_or_a_positive_are_held_out_together(
     if first.positive_ids or first.query_id:
         split = [hold_out(rows, 0.3, 100, seed, [*([0] * 21), 1])[1] for seed in range(20)]
         assert any((20 in held_out) != (21 in held_out) for held_out in split)  # An id counts within its source
+
+
+def test_rows_that_are_gone_or_new_or_moved_leave_nearly_the_same_queries_held_out() -> None:
+    rows = [TrainingExample(f"q{row}", (f"p{row // 2}",)) for row in range(1000)]
+    others = [*(TrainingExample(f"r{row}", (f"s{row}",)) for row in range(3)), *rows[7:990]]
+    random.Random(0).shuffle(others)
+    before, after = ({found[row].query for row in hold_out(found, 0.05, 100, 0)[1]} for found in (rows, others))
+    assert len(before) == 50
+    assert len(before & after) >= 46
+
+
+def linked_at_random(draw: random.Random) -> list[tuple[TrainingExample, int]]:
+    """Rows with few queries and positives, some by id, from two sources."""
+    rows = []
+    for _ in range(60):
+        query, passage = draw.randrange(70), draw.randrange(80)
+        ids = {"query_id": f"q{draw.randrange(90)}", "positive_ids": (f"p{passage}",)} if draw.random() < 0.3 else {}
+        rows.append((TrainingExample(f"query {query}", (f"answer {passage}",), **ids), draw.randrange(2)))
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_trainings_on_parts_of_the_rows_never_train_on_what_another_holds_out(seed: int) -> None:
+    draw = random.Random(seed)
+    rows = linked_at_random(draw)
+    queries = held_out_queries(rows, 0.2, 20, seed)
+    trained, held = set[str](), set[str]()
+    for _ in range(4):
+        part = draw.sample(rows, 40)  # Each round drops other rows, and the links that these make
+        examples, sources = [one for one, _ in part], [source for _, source in part]
+        kept, out = hold_out(examples, 0.2, 20, seed, sources, queries)
+        assert sorted([*kept, *out]) == list(range(40))
+        for found, at in ((trained, kept), (held, out)):
+            found.update(*((examples[row].query, *examples[row].positives) for row in at))
+    assert queries
+    assert held
+    assert trained.isdisjoint(held)
 
 
 def test_every_known_answer_of_a_held_out_query_is_relevant_and_none_is_drawn_as_another_passage() -> None:

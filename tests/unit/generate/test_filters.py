@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from llama2vec.generate.filters import REASONS, Written, filtered, longest_common_run
@@ -35,6 +37,15 @@ def test_a_question_is_refused_for_the_first_reason_that_fits(question: str, row
         ([question], []) if not reason else ([], [reason])
     )
     assert not reason or reason in REASONS
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("question", ["für müde Hände im Frühling", "FÜR MÜDE HÄNDE im FRÜHLING"])
+def test_a_copied_question_is_refused_in_every_unicode_form_and_case(form: str, question: str) -> None:
+    text = unicodedata.normalize(form, "Ein Bad für müde Hände im Frühling.")
+    other = unicodedata.normalize("NFC" if form == "NFD" else "NFD", question)
+    (refused,) = filtered([Written(other, 0)], [Passage("bad", text)], SETTINGS.model_copy(update={"round_trip": 0}))[1]
+    assert refused.reason == "copied"
 
 
 @pytest.mark.parametrize(

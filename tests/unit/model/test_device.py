@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError
 from llama2vec.model import device as device_module
-from llama2vec.model.device import choose_device, choose_dtype
+from llama2vec.model.device import choose_device, choose_dtype, dtype_name
 
 CPU = torch.device("cpu")
 
@@ -41,3 +42,7 @@ def test_a_device_that_is_asked_for_is_taken() -> None:
 def test_a_device_that_this_machine_lacks_is_one_line(device: str) -> None:
     with pytest.raises(ConfigError, match=f"device {device}: not usable here"):
         choose_device(device)
+
+
+def test_the_name_of_a_number_format_is_that_in_which_a_model_computes() -> None:
+    assert dtype_name(ModelSettings(name="any", device="cpu", dtype="float16")) == "float16"

@@ -28,12 +28,15 @@ from llama2vec.errors import (
     OutputExistsError,
     TrainingError,
 )
+from llama2vec.finetune import train as training
+from llama2vec.finetune.validation import hold_out
 from llama2vec.generate.writer import QuestionWriter
 from llama2vec.mine import mining
 from llama2vec.model.encoder import Encoder
 from llama2vec.pipeline import record, stages
-from llama2vec.pipeline.execution import _refuse_replacing, _settings_named_as_in_a_run, execute, read_all_inputs
-from llama2vec.pipeline.plan import PlannedStage, RunPlan, plan_run
+from llama2vec.pipeline.estimates import estimate_run
+from llama2vec.pipeline.execution import _refuse_replacing, execute, read_all_inputs
+from llama2vec.pipeline.plan import RunPlan, plan_run
 from llama2vec.pipeline.record import Decision, RunRecord
 from llama2vec.pipeline.settings import RunConfig
 
@@ -132,23 +135,38 @@ def beir_folder(folder: Path, judged: str = "1") -> Path:
     return folder
 
 
+def with_bodies(folder: Path) -> Path:
+    """Name the texts of a BEIR folder ``body``."""
+    for rows in folder.glob("*.jsonl"):
+        rows.write_text(rows.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
+    return folder
+
+
 def test_a_task_in_a_folder_called_corpus_is_no_corpus_of_the_run(llama_folder: Path, tmp_path: Path) -> None:
     task = beir_folder(tmp_path / "corpus")
     plan = planned(llama_folder, task, tmp_path / "run", f'evaluate.tasks=["{task}:dev"]')
     read_all_inputs(plan, list(plan.stages))
 
 
-def test_the_corpus_of_a_task_is_checked_with_the_fields_that_the_evaluation_names(
+def test_a_task_is_checked_and_estimated_with_the_fields_that_the_evaluation_names(
     llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:
-    task = beir_folder(tmp_path / "task")
-    (task / "corpus.jsonl").write_text('{"_id": "1", "body": "The river is wide."}\n', encoding="utf-8")
+    task = with_bodies(beir_folder(tmp_path / "task"))
     own = [f'evaluate.tasks=["{task}:dev"]', "encode=true"]
     plan = planned(llama_folder, corpus_file, tmp_path / "run", *own, "evaluate.reading.text_field=body")
     read_all_inputs(plan, list(plan.stages))
-    faulty = planned(llama_folder, corpus_file, tmp_path / "run", *own)
+    assert f"{task}: 1 passage, " in "\n".join(estimate_run(plan, plan.stages, 1e11).assumptions)
     with pytest.raises(CorpusFormatError, match='has no "text"'):
-        read_all_inputs(faulty, list(faulty.stages))
+        planned(llama_folder, corpus_file, tmp_path / "run", *own)
+
+
+def test_the_validation_data_is_checked_with_the_fields_that_fine_tuning_names(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    folder = with_bodies(beir_folder(tmp_path / "dev"))
+    own = [f"finetune.validation.source={folder}", "finetune.validation.split=dev", "pairs.from_corpus=true"]
+    plan = planned(llama_folder, corpus_file, tmp_path / "run", *own, "finetune.reading.text_field=body")
+    read_all_inputs(plan, list(plan.stages))
 
 
 def test_faults_in_the_validation_data_show_before_the_first_stage(
@@ -510,12 +528,46 @@ def test_an_error_of_a_training_names_the_setting_as_the_run_knows_it(
         execute(plan)
 
 
-def test_only_settings_of_a_training_get_its_name() -> None:
-    stage = PlannedStage("finetune", "finetune", "finetuned", {}, ())
-    said = "data.jsonl and my/data.sources: set data.sources, or finetune.optimizer.steps, model.dtype"
-    with pytest.raises(TrainingError) as raised, _settings_named_as_in_a_run(stage):
-        raise TrainingError(said)
-    assert str(raised.value) == said.replace("set data.sources", "set finetune.data.sources")
+def test_no_round_trains_on_a_query_that_another_holds_out(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    pairs = tmp_path / "pairs.jsonl"
+    lines = [json.dumps({"query": f"query {row}", "pos": [f"answer {row // 2}"]}) for row in range(40)]
+    pairs.write_text("\n".join(lines), encoding="utf-8")
+    plan = planned(
+        llama_folder, corpus_file, tmp_path / "run", f"pairs.sources=['{pairs}']", "mine.rounds=2", "mine.bm25=true",
+        "mine.negatives=1", "finetune.contrastive.negatives=0", "finetune.optimizer.steps=1",
+        "finetune.optimizer.batch_size=4", "finetune.validation.share=0.2", "finetune.model.lora.rank=2",
+    )  # fmt: skip
+    kept = stages.mine_to_file
+
+    def dropping(inputs: Any, output: Path, *arguments: Any, **options: Any) -> Any:
+        """Mine, and drop other queries in each round."""
+        found = kept(inputs, output, *arguments, **options)
+        rows = output.read_text(encoding="utf-8").splitlines()
+        first = 12 if "negatives-2" in str(output) else 8
+        output.write_text("\n".join([*rows[:first], *rows[first + 9 :]]), encoding="utf-8")
+        return found
+
+    monkeypatch.setattr(stages, "mine_to_file", dropping)
+    rounds: list[tuple[set[str], set[str]]] = []
+
+    def split(rows: Any, *arguments: Any) -> Any:
+        inside, out = hold_out(rows, *arguments)
+        rounds.append(({rows[row].query for row in inside}, {rows[row].query for row in out}))
+        return inside, out
+
+    monkeypatch.setattr(training, "hold_out", split)
+    execute(plan)
+    (trained, held), (trained_later, held_later) = rounds
+    assert trained != trained_later
+    assert held
+    assert held_later
+    assert trained.isdisjoint(held_later)
+    assert trained_later.isdisjoint(held)
+    (warned,) = {one.partition(":")[0] for one in caplog.messages if "contrastive.negatives is 0" in one}
+    assert warned == "finetune.contrastive.negatives is 0"
 
 
 def test_a_run_whose_documents_changed_says_how_its_index_can_follow_them(llama_folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pair_models import save_cross_encoder
 from llama2vec.config import EncoderSettings, load_config
 from llama2vec.errors import ConfigError, ContractError, CorpusFormatError, ExampleFormatError, ModelNotFoundError
 from llama2vec.pipeline.plan import RunPlan, mining_corpora, pair_files, plan_run
+from llama2vec.pipeline.record import shares_held_out
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.systems import systems
 
@@ -50,7 +51,7 @@ def test_each_stage_reads_what_the_one_before_it_makes(everything: list[str], tm
     made = {stage.name: {found.name: found.stage for found in stage.inputs if found.stage} for stage in plan.stages}
     assert made == {
         "adapt": {}, "pairs": {}, "mine": {"pairs": "pairs", "model": "adapt"},
-        "finetune": {"examples": "mine", "model": "adapt"}, "encode": {"model": "finetune"},
+        "finetune": {"examples": "mine", "pairs": "pairs", "model": "adapt"}, "encode": {"model": "finetune"},
         "index": {"store": "encode"}, "evaluate": {"adapted": "adapt", "finetuned": "finetune"},
     }  # fmt: skip
     assert not (tmp_path / "run").exists()
@@ -71,6 +72,16 @@ def test_a_further_round_mines_and_trains_with_the_newest_encoder(everything: li
 def test_more_rounds_leave_the_first_one_as_it_was(everything: list[str], tmp_path: Path) -> None:
     one, two = (plan_run(configured(*everything, f"mine.rounds={count}"), tmp_path) for count in (1, 2))
     assert [stage for stage in one.stages if stage.kind in ("mine", "finetune")] == list(two.stages[2:4])
+
+
+def test_only_rounds_that_draw_from_the_pairs_share_what_they_hold_out(everything: list[str], tmp_path: Path) -> None:
+    for more, shared in (
+        (["mine.rounds=2"], ["finetune", "finetune-2"]),
+        ([], []),
+        (["mine.rounds=2", "finetune.validation.share=0"], []),
+    ):
+        plan = plan_run(configured(*everything, *more), tmp_path)
+        assert [stage.name for stage in plan.stages if shares_held_out(plan, stage)] == shared
 
 
 def test_a_raw_model_does_not_mine(everything: list[str], tmp_path: Path) -> None:
@@ -126,6 +137,23 @@ def test_a_limit_of_pairs_decides_otherwise_than_in_earlier_versions(corpus_file
 
     assert settings("pairs.from_corpus.limit=3")["passages"] == "spread over the corpus"
     assert "passages" not in settings()
+
+
+def test_limits_of_texts_and_examples_decide_otherwise_than_in_earlier_versions(
+    corpus_file: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"query": "q", "pos": ["a"]}\n', encoding="utf-8")
+
+    def settings(*more: str) -> dict[str, Any]:
+        sources = f'pairs.sources=[{{source = "{rows}", limit = 1}}, {{source = "{rows}"}}]'
+        config = configured(f"corpus={corpus_file}", sources, "adapt={}", *more)
+        return {stage.kind: stage.settings for stage in plan_run(config, tmp_path / "run").stages}
+
+    sources = settings()["pairs"]["sources"]
+    assert [one.get("rows") for one in sources] == ["spread over the source", None]
+    assert "rows" not in settings()["adapt"]["text"]
+    assert settings("adapt.text.limit=3")["adapt"]["text"]["rows"] == "spread over the source"
 
 
 def test_labeled_sources_keep_files_and_corpora_of_their_own(beir: Path, corpus_file: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_replacement_that_was_interrupted_still_replaces(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("replaces", [False, True])
 @pytest.mark.parametrize(
-    ("plan_format", "action"), [({}, "replace"), ({"format": 4}, "replace"), ({"format": 5}, "resume")]
+    ("plan_format", "action"), [({}, "replace"), ({"format": 5}, "replace"), ({"format": 6}, "resume")]
 )
 def test_a_training_that_a_development_version_began_is_replaced_and_not_resumed(
     plan_format: dict[str, int], action: str, replaces: bool, tmp_path: Path
@@ -297,3 +297,20 @@ def test_a_new_start_keeps_questions_and_vectors_and_nothing_else(tmp_path: Path
     }  # fmt: skip
     assert not (new / ".half").exists()
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_rounds_do_not_mix_with_one_whose_held_out_queries_an_earlier_version_drew(tmp_path: Path) -> None:
+    stage = PlannedStage("finetune", "finetune", "finetuned", {}, (Input("pairs", "pairs", "pairs", is_new=True),))
+    folder = tmp_path / "finetuned"
+    folder.mkdir()
+    entry = {"state": "finished", "settings": {}, "inputs": {}, "output": None}
+    for version, action in ((5, "replace"), (6, "skip")):
+        plan = {"settings": {}, "format": version}
+        write_json(folder / "finetune.json", {**plan, "hash": digest(plan)})
+        found = decide(stage, entry, {"pairs": "1"}, folder, shares_draw=True)
+        assert found.action == action
+        assert ("held out other queries" in found.why) == (action == "replace")
+        # Alone, a round stays as it is, also where its record does not name the pairs.
+        assert decide(stage, entry, {"pairs": "1"}, folder).action == "skip"
+    changed = decide(stage, {**entry, "inputs": {"pairs": "0"}}, {"pairs": "1"}, folder)
+    assert changed.why == "pairs: the content differs"

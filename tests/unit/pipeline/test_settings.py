@@ -239,6 +239,14 @@ def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes(
             ["corpus=c", "pairs.from_corpus=true", "finetune.contrastive.false_negative_margin=-0.1"],
             r"finetune\.contrastive\.false_negative_margin needs a guide; set finetune\.contrastive\.false_negatives",
         ),
+        (
+            ["corpus=c", "pairs.from_corpus=true", "finetune.pretext.language=de"],
+            r"finetune\.pretext\.weight is 0, .*; set it above 0",
+        ),
+        (
+            ["corpus=c", "pairs.from_corpus=true", "finetune.optimizer.average_last=2"],
+            r"set finetune\.validation\.keep_best to false",
+        ),
         (["corpus=c", "evaluate={}"], r"evaluate\.tasks: Field required"),
         (
             ["corpus=c", "adapt=true", 'evaluate={tasks=["x.tsv"], systems=["finetuned"]}'],

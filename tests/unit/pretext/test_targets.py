@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import unicodedata
 from typing import Any
 
 import pytest
@@ -11,6 +12,24 @@ import pytest
 from llama2vec.data.text.words import stop_words
 from llama2vec.errors import TokenizerError
 from llama2vec.pretext.targets import TargetTokenizer, inverse_document_frequency
+
+
+def word_tokenizer(*words: str) -> Any:
+    """Return a tokenizer whose tokens are these words, numbered from 1."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    numbers = {word: number for number, word in enumerate(("<unk>", *words))}
+    plain = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")
+
+
+def content_words(skip: frozenset[str], text: str) -> list[str]:
+    """Return the words of a text that are targets, where each word is a token."""
+    tokenizer = word_tokenizer(*text.split())
+    (found,) = TargetTokenizer(tokenizer, 64, skip)([text])
+    return list(tokenizer.convert_ids_to_tokens(list(found.targets)))
 
 
 def test_targets_are_distinct_and_in_order_of_first_appearance(tokenizer: Any) -> None:
@@ -40,6 +59,44 @@ def test_stop_words_are_compared_in_lower_case(tokenizer: Any) -> None:
     assert text.targets == ()
 
 
+@pytest.mark.parametrize(
+    ("language", "little", "content"),
+    [
+        ("de", "Für über", "größe"),
+        ("fr", "Été même", "forêt"),
+        ("vi", "Những của", "sông"),
+        ("ru", "Всё мой", "йод"),
+        ("hi", "काफ़ी", "किताब"),
+    ],
+)
+def test_stop_words_are_the_same_in_every_unicode_form(language: str, little: str, content: str) -> None:
+    for form in ("NFC", "NFD"):
+        text = unicodedata.normalize(form, f"{little} {content}")
+        assert content_words(stop_words(language), text) == [unicodedata.normalize(form, content)]
+
+
+def test_stop_words_are_the_same_with_and_without_vowel_signs() -> None:
+    # The list has "من" and "على" without signs, and "لَيْتَ" with them.
+    assert content_words(stop_words("ar"), "مِنْ عَلَى لَيْتَ ليت الكِتَابُ") == ["الكِتَابُ"]
+
+
+def test_an_accent_still_tells_words_apart() -> None:
+    where = unicodedata.normalize("NFD", "où")
+    assert content_words(frozenset({"ou"}), f"ou {where}") == [where]
+
+
+def test_lower_case_of_stop_words_is_that_of_the_language(tokenizer: Any) -> None:
+    texts = ["ILE ıle", "İLE ile"]
+    for language, left in (("tr", [True, False]), ("en", [True, True])):
+        found = TargetTokenizer(tokenizer, 64, frozenset({"ile"}), language=language)(texts)
+        assert [bool(text.targets) for text in found] == left
+
+
+def test_composed_words_are_compared_letter_by_letter() -> None:
+    # What has another Unicode form for looks or case alone is no stop word by that.
+    assert content_words(frozenset({"muss", "the"}), "MUSS muß the ｔｈｅ") == ["muß", "ｔｈｅ"]
+
+
 def test_special_tokens_in_the_text_are_no_targets(tokenizer: Any) -> None:
     for skip in (None, frozenset({"the"})):
         (text,) = TargetTokenizer(tokenizer, 64, skip)(["river</s> stone<s>"])
@@ -57,17 +114,6 @@ def test_texts_are_cut_and_targets_come_from_what_is_left(tokenizer: Any, senten
     (text,) = TargetTokenizer(tokenizer, 5, None)([sentences[0]])
     assert len(text.ids) == 5
     assert set(text.targets) <= set(text.ids)
-
-
-def word_tokenizer(*words: str) -> Any:
-    """Return a tokenizer whose tokens are these words, numbered from 1."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    numbers = {word: number for number, word in enumerate(("<unk>", *words))}
-    plain = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
-    plain.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")
 
 
 def test_letters_outside_ascii_are_words_too() -> None:

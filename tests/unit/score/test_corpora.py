@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from word_encoder import WordEncoder, evaluate, options, system, write_task
 
-from llama2vec.data.settings import ReadingSettings
 from llama2vec.score.corpora import tasks_data
 from llama2vec.score.tasks import find_task, passed_over
 
@@ -61,7 +60,7 @@ def test_a_task_read_past_the_folder_of_its_family_is_warned_of(
     assert passed_over(task, tmp_path) == ""
     (tmp_path / "msmarco" / "passage" / "qrels" / "dl20.tsv").write_text("q1\td1\t1\n", encoding="utf-8")
     with caplog.at_level(logging.WARNING):
-        list(tasks_data(["msmarco/passage/dev", "trec-dl/2020"], tmp_path, check=ReadingSettings()))
+        list(tasks_data(["msmarco/passage/dev", "trec-dl/2020"], tmp_path, check=True))
     told = [message for message in caplog.messages if "qrels" in message]
     assert len(told) == 1
     assert told[0].startswith(f"msmarco/passage/dev: read from {titled}, because {titled / 'passage'} has no qrels/dev")

@@ -554,8 +554,7 @@ def test_the_table_averages_tasks_of_one_family_and_metric_only(tmp_path: Path, 
     expected = (value["beir/scifact"] + value["beir/two"]) / 2
     assert family_averages(scores) == {("beir", "nDCG@10"): (2, pytest.approx(expected))}
     table = task_table(scores)
-    cells = [str(cell) for cell in table.columns[0].cells]
-    assert cells == [*(score.task.name for score in scores), "average of 2 beir tasks"]
+    assert [row[0] for row in table.rows] == ["Task", *(score.task.name for score in scores), "average of 2 beir tasks"]
 
 
 def test_texts_that_the_model_cuts_are_counted_with_the_remedy(
@@ -582,8 +581,9 @@ def test_texts_that_the_model_cuts_are_counted_with_the_remedy(
 
 def test_a_corpus_with_fields_of_other_names_is_scored_alike(tmp_path: Path) -> None:
     folder, other = write_task(tmp_path / "plain"), write_task(tmp_path / "other")
-    corpus = other / "corpus.jsonl"
-    corpus.write_text(corpus.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
+    for name in ("corpus", "queries"):
+        rows = other / f"{name}.jsonl"
+        rows.write_text(rows.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
     [expected] = evaluate(system(WordEncoder()), [str(folder)], options(tmp_path))
     with pytest.raises(DataError, match=r'has no "text".*\(reading\.text_field\)'):
         evaluate(system(WordEncoder()), [str(other)], options(tmp_path, "no"))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from service_stand_ins import Running, StandInEncoder, bearer, services
@@ -25,6 +26,7 @@ from llama2vec.serve.loaded import PreparedQuery
 
 TEXT = "The llama carries.\nIts wool is soft.\nIt lives in herds."
 LINES = TEXT.split("\n")
+BROKEN_NAME = "two\nlines\n"
 PASSAGES = [
     Passage(
         f"guide.md#{n}", line, "Animals", Place("guide.md", TEXT.index(line), TEXT.index(line) + len(line), n, n),
@@ -35,6 +37,7 @@ PASSAGES = [
 PASSAGES += [
     Passage("old.md", "The wool of the llama.", "", Place("old.md", 0, 22, page=3), {"year": 1999}),
     Passage("row", "A llama without a file."),
+    Passage(BROKEN_NAME, "Sheep.", "", Place(BROKEN_NAME, 0, 6)),
 ]
 
 
@@ -49,6 +52,7 @@ class ExplainingEncoder(StandInEncoder):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = tmp_path_factory.mktemp("files")
     (files / "guide.md").write_text(TEXT)
+    (files / BROKEN_NAME).write_text(TEXT)
     (files / "other.md").write_text("not in the index")
     return files
 
@@ -230,6 +234,24 @@ def test_only_documents_of_the_index_are_given_out_and_only_with_the_token(servi
     assert told["other.md"] == "this index has no such document"
     assert told["old.md"].startswith("this document is missing from its folder, or lies behind a link")
     assert service.client.get("/files/guide.md", headers=bearer("wrong")).status_code == 401
+
+
+def test_a_document_is_given_out_in_either_unicode_form_of_its_name_as_the_index_spells_it(tmp_path: Path) -> None:
+    composed, apart = "\u00dc.md", "U\u0308.md"
+    (tmp_path / apart).write_text("in the index")
+    (tmp_path / composed).write_text("not in the index")
+    passages, encoder = [Passage(apart, "llama", place=Place(apart, 0, 5, 1, 1))], ExplainingEncoder()
+    encoder.encode_passages = lambda ps: encoder.encode([p.full_text for p in ps], "passage")  # type: ignore[attr-defined]
+    store = write_store(lambda: passages, encoder, tmp_path / "store", source={})  # type: ignore[arg-type]
+    query = PreparedQuery(encoder.contract_hash)
+    searcher = Retriever(ExactIndex(store), query, bm25=Bm25Index.build(passages))
+    with services() as start:
+        client = start(encoder=encoder, searcher=searcher, query=query, files=str(tmp_path)).client
+        assert [client.get(f"/files/{name}").text for name in (apart, composed)] == ["in the index"] * 2
+
+
+def test_a_document_whose_name_holds_line_breaks_is_given_out(service: Running) -> None:
+    assert service.client.get(f"/files/{quote(BROKEN_NAME)}").text == TEXT
 
 
 def test_the_page_knows_the_suffixes_of_source_code() -> None:

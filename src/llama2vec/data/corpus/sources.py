@@ -1,4 +1,7 @@
-"""Where data come from: files and folders, ``hf:`` and ``ir:``. What cannot be found or read is a CorpusFormatError."""
+"""Where data come from: local files and folders, ``hf:`` and ``ir:`` sources.
+
+What cannot be found or read is a CorpusFormatError.
+"""
 
 from __future__ import annotations
 

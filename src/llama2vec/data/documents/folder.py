@@ -17,7 +17,7 @@ from llama2vec.data.documents.readers import read_bytes
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import CorpusFormatError, DataError, UnreadableError
 from llama2vec.files import open_regular
-from llama2vec.terminal import counted, printable
+from llama2vec.terminal import counted, printable_line
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class ReadingReport:
             for one in entries:
                 by_reason.setdefault(one.reason, []).append(one.name)
             for reason, names in sorted(by_reason.items(), key=lambda pair: (-len(pair[1]), pair[0])):
-                shown = ", ".join(map(_on_a_line, names[:_NAMED_PER_REASON]))
+                shown = ", ".join(map(printable_line, names[:_NAMED_PER_REASON]))
                 more = f", … {len(names) - _NAMED_PER_REASON:,} more" if len(names) > _NAMED_PER_REASON else ""
                 lines.append(f"  {title} {len(names):>5,}  {reason}: {shown}{more}")
         return "\n".join(lines)
@@ -128,18 +128,9 @@ class ReadingReport:
         if faults:
             first, count = faults[0], counted(len({one.name for one in faults}), "file")
             raise DataError(
-                f"{where}: {count} cannot be read whole, such as {_on_a_line(first.name)} ({first.reason}); "
+                f"{where}: {count} cannot be read whole, such as {printable_line(first.name)} ({first.reason}); "
                 "exclude or repair them, or read without strict"
             )
-
-
-def _on_a_line(name: str) -> str:
-    r"""Return a file's name with its line breaks and control characters made visible.
-
-    >>> _on_a_line("a\nb")
-    'a\\nb'
-    """
-    return printable(name).replace("\n", "\\n")
 
 
 def check_there(source: Path) -> None:

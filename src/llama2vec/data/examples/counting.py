@@ -1,15 +1,49 @@
-"""How many examples a source holds, from its lines alone."""
+"""How many examples a source holds, from its lines alone, and those that a limit takes."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from llama2vec.data.corpus.spread import spread
+from llama2vec.data.examples.labeled import read_examples
 from llama2vec.data.examples.msmarco import HEADERS, ID_TRIPLES, find_id_triples
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.tasks.beir import read_beir
 from llama2vec.data.text.lines import numbered_lines
 from llama2vec.errors import ExampleFormatError
+from llama2vec.records import TrainingExample
+from llama2vec.terminal import counted
+
+logger = logging.getLogger(__name__)
+
+
+def limited_examples(
+    source: str, limit: int, *, split: str = "train", reading: ReadingSettings | None = None, first: bool = False
+) -> Iterator[TrainingExample]:
+    """Stream at most ``limit`` examples of a source, spread evenly over it; 0 = all. A log line says which.
+
+    The lines of a local source are counted first; a Hugging Face dataset gives its first examples.
+
+    Args:
+        source: As in :func:`llama2vec.data.examples.labeled.read_examples`, like ``split`` and ``reading``.
+        limit: How many.
+        split: Which split.
+        reading: Names the fields of a BEIR folder's rows.
+        first: Take the first ones everywhere.
+    """
+    total = count_examples(source, split=split, reading=reading) if limit and not first else None
+    if total is None:
+        if limit:
+            why = "" if first else ", because it is not counted before it is read"
+            logger.info("%s: at most its first %s%s", source, counted(limit, "example"), why)
+        yield from read_examples(source, split=split, limit=limit or None, reading=reading)
+        return
+    if limit < total:
+        logger.info("%s: %s of %s, spread evenly", source, f"{limit:,}", counted(total, "example"))
+    yield from spread(read_examples(source, split=split, reading=reading), limit, total)
 
 
 def count_examples(source: str | Path, *, split: str = "train", reading: ReadingSettings | None = None) -> int | None:

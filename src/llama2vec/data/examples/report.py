@@ -17,6 +17,7 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.text.words import count_words, text_key
 from llama2vec.errors import DataError
 from llama2vec.records import TrainingExample
+from llama2vec.tables import Table
 from llama2vec.terminal import counted
 
 Role = Literal["queries", "positives", "negatives"]
@@ -79,6 +80,10 @@ class ExampleReport:
         return f"{self.source} has problems in {self.faulty_rows:,} of {counted(self.rows, 'row')} ({kinds})"
 
     def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self, width: int | None = None) -> list[str]:
+        """Return the report as lines of text, its table as wide as ``width`` at most."""
         lines = [
             f"{self.source} ({self.split})",
             f"  {counted(self.rows, 'row')}, {counted(self.examples, 'example')}: "
@@ -90,14 +95,14 @@ class ExampleReport:
             else "Problems: none",
         ]
         for finding in self.problems:
-            lines.append(f"  {finding.kind:<44}{finding.count:>10,}")
-            lines += [f"    {message}" for message in finding.first]
+            lines.append(f"  {finding.count:>9,}  {finding.kind}")
+            lines += [f"{'':<13}{message}" for message in finding.first]
         if self.notes:
             lines += ["", "Worth a look"]
         for finding in self.notes:
             first = ", ".join(finding.first[:2]) + (", …" if finding.count > 2 and finding.first else "")
-            lines.append(f"  {finding.kind:<44}{finding.count:>10,}  {first}".rstrip())
-        return "\n".join([*lines, "", *_length_table({"words": self.words, "tokens": self.tokens})])
+            lines.append(f"  {finding.count:>9,}  {finding.kind}{': ' if first else ''}{first}")
+        return [*lines, "", *_length_table({"words": self.words, "tokens": self.tokens}).lines(width)]
 
 
 def inspect_examples(
@@ -276,14 +281,14 @@ def _lengths(values: array[int], limit: int = 0) -> Lengths:
     return Lengths(len(numbers), round(float(numbers.mean()), 2), percentiles, int(numbers.max()), limit, cut)
 
 
-def _length_table(units: Mapping[str, Mapping[str, Lengths]]) -> list[str]:
-    heads = ["count", "mean", *(f"{at}%" for at in _PERCENTILES), "longest"]
-    lines = [f"  {'':<22}" + "".join(f"{head:>10}" for head in heads)]
+def _length_table(units: Mapping[str, Mapping[str, Lengths]]) -> Table:
+    limited = any(lengths.limit for roles in units.values() for lengths in roles.values())
+    rows = [["Lengths", "count", "mean", *(f"{at}%" for at in _PERCENTILES), "longest", *["truncated"][:limited]]]
     for unit, roles in units.items():
         for role, lengths in roles.items():
             numbers = [*lengths.percentiles.values(), lengths.longest]
-            row = f"{lengths.count:>10,}{lengths.mean:>10,.1f}" + "".join(f"{number:>10,}" for number in numbers)
             share = lengths.cut / max(1, lengths.count)
-            cut = f"   {share:.1%} longer than {lengths.limit:,}" if lengths.limit else ""
-            lines.append(f"  {f'{role}, {unit}':<22}{row}{cut}")
-    return lines
+            cut = [f"{share:.1%} longer than {lengths.limit:,}" if lengths.limit else ""][:limited]
+            figures = f"{lengths.count:,}", f"{lengths.mean:,.1f}", *(f"{number:,}" for number in numbers)
+            rows.append([f"{role}, {unit}", *figures, *cut])
+    return Table(rows, texts=["truncated"])

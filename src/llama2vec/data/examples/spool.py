@@ -54,18 +54,35 @@ class LinkedRows:
     def __len__(self) -> int:
         return self._count
 
+    def first_key(self, row: int) -> int:
+        """Return the first key of a row's query."""
+        return self._keys(row)[0]
+
+    def by_first_key(self, place: Callable[[int], bytes]) -> Iterator[int]:
+        """Yield one row for each first key of a query, in the order of the places that the keys are given."""
+        self._connection.create_function("placed", 1, lambda keys: place(memoryview(keys).cast("q")[0]))
+        found = self._connection.execute("SELECT min(row), placed(keys) AS place FROM facts GROUP BY place ORDER BY 2")
+        return (row for row, _ in found)
+
+    def with_key(self, key: int) -> list[int]:
+        """Return the rows that have a key."""
+        return [row for (row,) in self._connection.execute("SELECT DISTINCT row FROM links.links WHERE key = ?", [key])]
+
     def group(self, row: int, most: int) -> list[int]:
         """Return a row and all that share a key with it or with one of the group; none where they are over ``most``."""
         found, seen, waiting = {row}, set[int](), [row]
         while waiting and len(found) <= most:
-            (stored,) = self._connection.execute("SELECT keys FROM facts WHERE row = ?", [waiting.pop()]).fetchone()
-            for key in {*memoryview(stored).cast("q")} - seen:
+            for key in {*self._keys(waiting.pop())} - seen:
                 linked = "SELECT row FROM links.links WHERE key = ? LIMIT ?"
                 new = {other for (other,) in self._connection.execute(linked, [key, most + 1])} - found
                 seen.add(key)
                 found |= new
                 waiting += new
         return sorted(found) if len(found) <= most else []
+
+    def _keys(self, row: int) -> Sequence[int]:
+        (stored,) = self._connection.execute("SELECT keys FROM facts WHERE row = ?", [row]).fetchone()
+        return memoryview(stored).cast("q")
 
 
 def write_spool(

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.corpus.rows import PRETEXT_FIELDS
-from llama2vec.data.settings import CorpusPairSettings, TextSettings
-from llama2vec.data.text.words import count_words, first_words, sentence_spans, text_key, word_spans
+from llama2vec.data.corpus.sources import is_remote
+from llama2vec.data.corpus.spread import is_spread, spread
+from llama2vec.data.documents.folder import ReadingReport
+from llama2vec.data.settings import CorpusPairSettings, ReadingSettings, TextSettings
+from llama2vec.data.text.words import count_words, first_words, is_paired, sentence_spans, text_key, word_spans
 from llama2vec.errors import EmptyCorpusError
 from llama2vec.records import AdaptationExample, Passage, TrainingExample
+from llama2vec.terminal import counted
+
+logger = logging.getLogger(__name__)
 
 _NUMBERED_ID = re.compile(r"^(?P<document>.+)[-_#:/](?P<number>\d+)(?P<suffix>\.[A-Za-z]\w*)?$")
 _FIRST_NUMBERS = (0, 1)
@@ -72,10 +80,63 @@ def follows(first_id: str, second_id: str) -> bool:
     return same and int(second["number"]) == int(first["number"]) + 1
 
 
+def limited_passages(
+    source: str, limit: int, settings: ReadingSettings | None = None, report: ReadingReport | None = None
+) -> Iterator[Passage]:
+    """Stream at most ``limit`` passages of a corpus, spread evenly over it; 0 = all. A log line says which.
+
+    Passages that follow each other in a document are taken up to 16 in a row, so that most keep the text after them.
+    A local source is read twice, because it has to be counted first. ``hf:`` and ``ir:`` sources give their first ones.
+
+    Args:
+        source: As in :func:`llama2vec.data.corpus.passages.read_passages`, like the other two.
+        limit: How many.
+        settings: How documents and rows are read.
+        report: Takes what of the documents was read.
+    """
+    if limit and is_remote(source):
+        first = counted(limit, "passage")
+        logger.info("%s: at most its first %s, because it is not counted before it is read", source, first)
+        yield from read_passages(source, limit=limit, settings=settings, report=report)
+        return
+    total = sum(1 for _ in read_passages(source, settings=settings, report=ReadingReport())) if limit else 0
+    if 0 < limit < total:
+        logger.info("%s: %s of %s, spread evenly", source, f"{limit:,}", counted(total, "passage"))
+    yield from spread(read_passages(source, settings=settings, report=report), limit, total, _go_on)
+
+
+def _go_on(first: Passage, second: Passage) -> bool:
+    """Tell whether a passage follows another in its document; rows of the authors' data are pairs by themselves."""
+    return follows(first.id, second.id) and not second.fields.keys() >= set(PRETEXT_FIELDS)
+
+
 def sentences(text: str, language: str = "en") -> list[str]:
     """Split a text into sentences; a break between paragraphs ends a sentence."""
-    found = (" ".join(text[begin:end].split()) for begin, end in sentence_spans(text, language))
-    return [sentence for sentence in found if sentence]
+    return [part.rstrip() for part in sentence_parts(text, language)]
+
+
+def sentence_parts(text: str, language: str = "en") -> list[str]:
+    """Split a text into sentences, each with a space after it where the text has white space there, or ends.
+
+    So they are joined as their script joins sentences:
+
+    >>> "".join(sentence_parts("羊驼哼鸣。它们吃草。 It hums.\\nIt eats."))
+    '羊驼哼鸣。它们吃草。 It hums. It eats. '
+    """
+    parts, ended = list[str](), 0
+    for begin, end in sentence_spans(text, language):
+        if sentence := text[begin:end].strip():
+            start = text.index(sentence, begin)
+            if parts and start > ended:
+                parts[-1] += " "
+            parts.append(" ".join(sentence.split()))
+            ended = start + len(sentence)
+    return [*parts[:-1], f"{parts[-1]} "] if parts else []
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Join what :func:`sentence_parts` returned, or some of it."""
+    return "".join(parts).rstrip()
 
 
 def cut_into_pieces(document: DocumentTexts, settings: TextSettings, seed: int = 0) -> list[str]:
@@ -91,19 +152,19 @@ def cut_into_pieces(document: DocumentTexts, settings: TextSettings, seed: int =
     current: list[str] = []
     words, target = 0, lengths.randint(shortest, settings.max_words)
     for text in document.texts:
-        for sentence in sentences(text, settings.language):
+        for sentence in sentence_parts(text, settings.language):
             size = count_words(sentence)
             if words >= settings.min_words and words + size > target:
-                pieces.append(" ".join(current))
+                pieces.append("".join(current))
                 current, words = [], 0
                 target = lengths.randint(shortest, settings.max_words)
             current.append(sentence)
             words += size
     if current and (words >= settings.min_words or not pieces):
-        pieces.append(" ".join(current))
+        pieces.append("".join(current))
     elif current:
-        pieces[-1] = f"{pieces[-1]} {' '.join(current)}"
-    return pieces
+        pieces[-1] += "".join(current)
+    return [piece.rstrip() for piece in pieces]
 
 
 def adaptation_examples(
@@ -202,18 +263,6 @@ _Drawn = tuple[str, Sequence[Passage]]
 _NOTHING: _Drawn = ("", ())
 
 
-def is_spread(number: int, most: int, total: int) -> bool:
-    """Tell whether a passage is one of ``most`` of ``total`` that lie evenly over a corpus; ``most`` 0 = all.
-
-    >>> [number for number in range(10) if is_spread(number, 4, 10)]
-    [0, 2, 5, 7]
-    """
-    if not most or most >= total:
-        return True
-    place = -(-number * most // total)  # The first whose passage does not come before this one
-    return place < most and place * total // most == number
-
-
 def pairs_from_corpus(
     passages: Iterable[Passage], settings: CorpusPairSettings, seed: int = 0, total: int | None = None
 ) -> Iterator[TrainingExample]:
@@ -294,8 +343,8 @@ class _Place:
         self.passage = section[position]
 
     @cached_property
-    def sentences(self) -> list[str]:
-        return sentences(self.passage.text, self.settings.language)
+    def parts(self) -> list[str]:
+        return sentence_parts(self.passage.text, self.settings.language)
 
     def title(self, draw: random.Random) -> _Drawn:
         if self.position > 0:
@@ -304,21 +353,21 @@ class _Place:
 
     def first_sentence(self, draw: random.Random) -> _Drawn:
         words = 0
-        for count, sentence in enumerate(self.sentences, start=1):
+        for count, sentence in enumerate(self.parts, start=1):
             words += count_words(sentence)
             if words >= self.settings.query_min_words:
-                return " ".join(self.sentences[:count]), self._with_text(" ".join(self.sentences[count:]))
+                return joined(self.parts[:count]), self._with_text(joined(self.parts[count:]))
         return _NOTHING
 
     def halves(self, draw: random.Random) -> _Drawn:
         ends = [0]
-        for sentence in self.sentences:
+        for sentence in self.parts:
             ends.append(ends[-1] + count_words(sentence))
-        cuts = range(1, len(self.sentences))
+        cuts = range(1, len(self.parts))
         if not cuts:
             return _NOTHING
         cut = min(cuts, key=lambda end: abs(2 * ends[end] - ends[-1]))
-        halves = [" ".join(self.sentences[:cut]), " ".join(self.sentences[cut:])]
+        halves = [joined(self.parts[:cut]), joined(self.parts[cut:])]
         query, text = halves if draw.random() < 0.5 else reversed(halves)
         return (query, self._with_text(text)) if self._asks(query) else _NOTHING
 
@@ -339,7 +388,8 @@ class _Place:
         size = draw.randint(self.settings.query_min_words, longest)
         start = draw.randint(0, len(words) - size)
         begin, end = words[start][0], words[start + size - 1][1]
-        rest = text if keep else " ".join(f"{text[:begin]} {text[end:]}".split())
+        gap = "" if is_paired(text[end : end + 1]) else " "
+        rest = text if keep else " ".join(f"{text[:begin]}{gap}{text[end:]}".split())
         return " ".join(text[begin:end].split()), self._with_text(rest)
 
     def _asks(self, query: str) -> bool:

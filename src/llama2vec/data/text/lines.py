@@ -1,4 +1,4 @@
-"""The lines of a UTF-8 file, plain or gzip. Every fault is a DataError (``fault``) that names its file and line."""
+"""The lines of a UTF-8 file, plain or gzip; every fault is a DataError (``fault``) that names its file and line."""
 
 from __future__ import annotations
 

@@ -107,12 +107,12 @@ def stop_words(language: str) -> frozenset[str]:
         logger.warning("no stop-word list for language '%s': all words count", language)
         return frozenset()
     # The list holds contractions ("don't"); texts are compared word by word, as the authors' code does.
-    return _parts(stopwordsiso.stopwords(language))
+    return _parts(stopwordsiso.stopwords(language), language)
 
 
-def _parts(words: Iterable[str]) -> frozenset[str]:
+def _parts(words: Iterable[str], language: str) -> frozenset[str]:
     pattern = word_pattern()
-    return frozenset(part for word in words for part in pattern.findall(word.lower()))
+    return frozenset(part for word in words for part in pattern.findall(lower_case(word, language)))
 
 
 _NLTK = Path(__file__).with_name("stop_words_nltk.txt")
@@ -126,7 +126,7 @@ def chosen_stop_words(choice: str, language: str, *, key: str = "text.stop_words
     Args:
         choice: ``iso`` = stopwords-iso of the language, ``nltk`` = the English list of NLTK, ``none``, or a file with a
             word a line, in which ``#`` begins a comment.
-        language: ISO 639-1 code, for ``iso``.
+        language: ISO 639-1 code, for ``iso`` and for lower case.
         key: The setting that an error names.
 
     Raises:
@@ -134,6 +134,8 @@ def chosen_stop_words(choice: str, language: str, *, key: str = "text.stop_words
     """
     if choice == "none":
         return None
+    if language in WITHOUT_SPACES:
+        _tell_of_phrases(language)
     if choice == "iso":
         return stop_words(language)
     path = _NLTK if choice == "nltk" else Path(choice)
@@ -144,10 +146,23 @@ def chosen_stop_words(choice: str, language: str, *, key: str = "text.stop_words
         raise ConfigError(
             f"{key}: {choice} is neither one of {lists} nor a file of UTF-8 text with one word a line"
         ) from None
-    words = _parts(line.partition("#")[0] for line in lines)
+    words = _parts((line.partition("#")[0] for line in lines), language)
     if not words:
         raise ConfigError(f"{key}: {choice} holds no word; write one a line, or choose none")
     return words
+
+
+WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "km"})
+"""Languages whose sentences are runs of letters without spaces: Chinese, Japanese, Thai, Lao, Burmese, Khmer."""
+
+
+@cache  # Once, although each stage chooses them more than once
+def _tell_of_phrases(language: str) -> None:
+    logger.warning(
+        "stop words have hardly any effect in language '%s': it is written without spaces, so a whole phrase counts as "
+        "one word",
+        language,
+    )
 
 
 def stop_words_identity(choice: str) -> str:
@@ -169,6 +184,22 @@ def text_key(text: str) -> str:
     return " ".join(folded.split())
 
 
+def has_dotless_i(language: str) -> bool:
+    """Tell whether a language pairs I with ı, and İ with i, as Turkish and Azeri do."""
+    return language in ("az", "tr")
+
+
+def lower_case(text: str, language: str) -> str:
+    """Return a text in lower case as its language has it.
+
+    >>> lower_case("IŞIK İSTANBUL", "tr")
+    'ışık istanbul'
+    """
+    if has_dotless_i(language):
+        text = text.replace("I\u0307", "i").replace("İ", "i").replace("I", "ı")
+    return text.lower()
+
+
 def bare(text: str) -> str:
     """Return a text without the marks that writers may leave out: vowels of Arabic and Hebrew, tatweel, joiners.
 
@@ -178,13 +209,25 @@ def bare(text: str) -> str:
     return text if text.isascii() else _LEFT_OUT.sub("", text)
 
 
+def one_spelling(word: str) -> str:
+    """Return a word composed and without the marks that writers may leave out; its letters and their case stay.
+
+    >>> one_spelling("fu\\u0308r") == "für"
+    True
+    """
+    # What lower case leaves of a Turkish İ stays: whether it is an i, the language says.
+    return "i\u0307".join(map(bare, unicodedata.normalize("NFC", word).split("i\u0307")))
+
+
 def word_key(word: str) -> str:
     """Return what two words share that differ only as in :func:`text_key` or in marks that may be left out.
 
-    >>> word_key("İstanbul")
-    'istanbul'
+    The language is not known here, so ı, which is I in Turkish capitals, is the same as i.
+
+    >>> word_key("İstanbul"), word_key("IŞIK") == word_key("ışık")
+    ('istanbul', True)
     """
-    return bare(text_key(word))
+    return bare(text_key(word)).replace("ı", "i")
 
 
 def is_paired(letter: str) -> bool:

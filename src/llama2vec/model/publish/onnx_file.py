@@ -51,7 +51,7 @@ class Graph(torch.nn.Module):
         # An empty row reads its padding, EOS, which stands in for a text without tokens.
         lengths = attention_mask.sum(dim=1).clamp(min=1)
         settings = self.contract.encoder
-        prompt = settings.passage_prompt if settings.pooling == "slots" else None
+        prompt, _ = settings.reading("passage")
         hidden = last_hidden_states(self.body, turned, settings.layers)
         return normalize(pool(hidden, lengths, self.contract.ids, settings.pooling, prompt), dim=-1)
 

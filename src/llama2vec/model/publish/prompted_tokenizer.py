@@ -25,8 +25,7 @@ _CLASS = "PreTrainedTokenizerFast"
 
 def surroundings(contract: Contract, side: Side) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the ids before and after a text of a side."""
-    encoder, ids = contract.encoder, contract.ids
-    prompt = getattr(encoder, f"{side}_prompt") if encoder.pooling == "slots" else None
+    ids, (prompt, _) = contract.ids, contract.encoder.reading(side)
     return ids.before(prompt), ids.after(prompt)
 
 

@@ -102,7 +102,7 @@ class QueryReader:
             ModelError: A vector is not finite.
         """
         settings, ids = self._contract.encoder, self._contract.ids
-        prompt = settings.query_prompt if settings.pooling == "slots" else None
+        prompt, _ = settings.reading("query")
         most, width = self._decoder.tables[0].shape[1], self._decoder.embedding.shape[1]
         if len(texts) > most:
             return None

@@ -17,6 +17,7 @@ from llama2vec.data.corpus.rows import passage_line
 from llama2vec.data.corpus.sources import is_remote
 from llama2vec.engines.engine import About, Engine, Entry, encodable, engine_errors
 from llama2vec.errors import EngineError
+from llama2vec.languages import check_language
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.word_vectors import WordVectors
 from llama2vec.retrieve.store.reader import Vectors, VectorStore, store_passages, store_sha256
@@ -135,6 +136,8 @@ def _check_same(found: About, wanted: About, engine: Engine) -> None:
     if found.language != wanted.language:
         has = f"words in the language {found.language}" if found.language else "no words"
         how = f"pass --bm25 --language {found.language}" if found.language else "leave out --bm25"
+        if found.language and check_language(found.language) != found.language:
+            how = "its words are neither stemmed nor without stop words"  # No --language names it any more
         raise EngineError(f"{engine.place} was made with {has}; {how}, {elsewhere}")
 
 

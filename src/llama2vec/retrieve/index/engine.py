@@ -1,4 +1,4 @@
-"""An index whose vectors an engine searches: Milvus, Qdrant and others. Texts, filters and BM25 stay with the store.
+"""An index whose vectors an engine searches: Milvus, Qdrant and others; texts, filters and BM25 stay with the store.
 
 The collection must equal the store, which it says itself; every search asks it, so that no answer mixes two states.
 """

@@ -2,7 +2,8 @@
 
 One row per row of the store; columns ``id``, ``title``, ``path``, ``page``, and one for each field. Values keep their
 types: a column whose values are all whole numbers, all numbers or all text is declared so, any other one keeps each
-value as it is (BLOB: there is none). true and false are 1 and 0; what a passage lacks is NULL.
+value as it is (BLOB: there is none). true and false are 1 and 0; what a passage lacks is NULL. Names and texts are in
+Unicode's composed form (NFC), in which filters are read too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import sqlite3
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
@@ -19,8 +21,12 @@ from llama2vec.records import Passage, Value
 
 logger = logging.getLogger(__name__)
 
-TABLE, ROW = "passages", "\x1frow"
-"""The table, and its column of store rows, whose name no field can have."""
+TABLE, ROW, DOCUMENT = "passages", "\x1frow", "\x1fdocument"
+"""The table, its column of store rows, and that of documents whose names are not in the composed form, as they are
+written. No field can have the name of these columns."""
+
+TABLE_VERSION = 1
+"""Raised when the same passages give another table; kept in the table as SQLite's ``user_version``."""
 
 RESERVED = {"id": "TEXT", "title": "TEXT", "path": "TEXT", "page": "INTEGER"}
 """Columns of every table; a field of the same name fills them only where the passage itself says nothing."""
@@ -48,6 +54,7 @@ def write_field_table(passages: Iterable[Passage], file: str | Path) -> sqlite3.
         for row, passage in enumerate(passages):
             columns.add(row, passage)
         columns.finish()
+        connection.execute(f"PRAGMA main.user_version = {TABLE_VERSION}")
         connection.execute("COMMIT")
         connection.execute("DETACH staging")
     except BaseException as error:
@@ -69,7 +76,7 @@ class _Columns:
         self._numbers: dict[str, int] = {}
         self._refused: set[str] = set()
         self._clashes: set[str] = set()
-        connection.execute("CREATE TABLE staging.rows (row INTEGER PRIMARY KEY)")
+        connection.execute("CREATE TABLE staging.rows (row INTEGER PRIMARY KEY, document TEXT)")
         for name in RESERVED:
             self._number(name)
 
@@ -87,17 +94,18 @@ class _Columns:
                 continue
             values[number] = value
             self._kinds[number].add(kind)
-        into = ", ".join(["row", *(f"c{number}" for number in values)])
-        marks = ", ".join("?" * (len(values) + 1))
-        self._connection.execute(f"INSERT INTO staging.rows ({into}) VALUES ({marks})", [row, *values.values()])  # noqa: S608
+        into = ", ".join(["row", "document", *(f"c{number}" for number in values)])
+        marks = ", ".join("?" * (len(values) + 2))
+        given = [row, _other_spelling(passage), *values.values()]
+        self._connection.execute(f"INSERT INTO staging.rows ({into}) VALUES ({marks})", given)  # noqa: S608
 
     def finish(self) -> None:
         """Write the table with the types that its values have."""
-        declared = [f"{quoted(ROW)} INTEGER PRIMARY KEY"]
+        declared = [f"{quoted(ROW)} INTEGER PRIMARY KEY", f"{quoted(DOCUMENT)} TEXT"]
         for name, kinds in zip(self._names.values(), self._kinds, strict=True):
             declared.append(f"{quoted(name)} {_declared(kinds) if kinds else RESERVED.get(name, 'BLOB')}")
         self._connection.execute(f"CREATE TABLE main.{TABLE} ({', '.join(declared)})")
-        taken = ", ".join(["row", *(f"c{number}" for number in range(len(self._kinds)))])
+        taken = ", ".join(["row", "document", *(f"c{number}" for number in range(len(self._kinds)))])
         self._connection.execute(f"INSERT INTO main.{TABLE} SELECT {taken} FROM staging.rows")  # noqa: S608
         if self._refused:
             logger.warning(
@@ -111,7 +119,7 @@ class _Columns:
             return self._numbers[name]
         clean = _clean(name)
         key = clean.lower()  # SQLite does not tell upper from lower case in names
-        if not key.strip() or key == ROW:
+        if not key.strip() or key in (ROW, DOCUMENT):
             return None
         if key not in self._names:
             if len(self._names) >= _MOST_COLUMNS:
@@ -142,6 +150,12 @@ def _own(passage: Passage) -> Iterator[tuple[str, Value | None]]:
         yield "page", passage.place.page
 
 
+def _other_spelling(passage: Passage) -> str | None:
+    """Return the document of a passage where its name is not in the composed form."""
+    document = encodable(passage.place.document) if passage.place else ""
+    return document if composed(document) != document else None
+
+
 def _stored(value: Value) -> tuple[str, Value]:
     """Return the kind of a value, and the value as SQLite takes it."""
     if isinstance(value, bool):
@@ -168,8 +182,22 @@ def _declared(kinds: set[str]) -> str:
 
 
 def _clean(text: str) -> str:
+    """Return text that SQLite can hold, in the form in which it is compared."""
+    return composed(encodable(text))
+
+
+def encodable(text: str) -> str:
     """Return text that SQLite can hold: no half surrogate pairs, no NUL."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+def composed(text: str) -> str:
+    """Return a text in Unicode's composed form, in which ä is one character.
+
+    >>> composed("Ko\u0308ln") == "Köln"
+    True
+    """
+    return unicodedata.normalize("NFC", text)
 
 
 def quoted(name: str) -> str:

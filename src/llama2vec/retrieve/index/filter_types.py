@@ -8,7 +8,7 @@ operands of each comparison, through signs, parentheses, ``between``, ``in``, ``
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -113,10 +113,8 @@ class _Reading:
             if operator in ("and", "or"):
                 self.condition(left)
                 self.condition(self.expression(strength))
-            elif operator in ("isnull", "notnull"):
+            elif operator in ("isnull", "notnull") or (operator == "not" and self._took("null")):
                 pass
-            elif operator == "not" and self._word() == "null":
-                self._take()
             elif operator in ("+", "-", "*", "/", "%"):
                 self.expression(strength)
             else:
@@ -138,10 +136,8 @@ class _Reading:
         if negated:
             operator = self._take()
         if operator in ("like", "glob", "~", "!~"):
-            self._check_null(left, operator, right := self.expression(strength))
-            self._check_null(right, operator, left)
-            if self._word() == "escape":
-                self._take()
+            self._check_null(left, operator, self.expression(strength))
+            if self._took("escape"):
                 self.expression(strength)
         elif operator == "between":
             self._check(left, operator, self.expression(strength))
@@ -154,42 +150,31 @@ class _Reading:
         elif not negated:
             right = self.expression(strength)
             self._check(left, operator, right)
-            self._find_both(left, operator, place, right)
+            column, both = _column_and_both(left, right)
+            if both is not None and operator not in _ORDERS:
+                found = f"{column} {'IN' if operator in ('=', '==') else 'NOT IN'} ({both})"
+                self._replace(left, place, right, found)
         else:
             raise _UnreadError
 
     def _members(self, left: _Operand) -> None:
-        self._expect("(")
-        while self._word() != ")":
-            one = self.expression(0)
+        for one in self._listed():
             both = _as_both(left, one, in_list=True)
             # SQLite leaves the members as they are, columns too.
             self._check(left, "in", replace(one, converts=both is not None))
             if both is not None:
                 self.sql[one.begin : one.end] = [both, *[""] * (one.end - one.begin - 1)]
-            if self._word() == ",":
-                self._take()
-        self._take()
 
     def _is(self, left: _Operand, place: int) -> None:
-        negated = self._word() == "not"
-        if negated:
-            self._take()
-        right = self.expression(4)
-        column, literal = (left, right) if left.column and left.kind != "number" else (right, left)
-        if (both := _as_both(column, literal)) is not None:
-            found = f"coalesce({column.column} IN ({both}), 0)"
+        negated, right = self._took("not"), self.expression(4)
+        column, both = _column_and_both(left, right)
+        if both is not None:
+            found = f"coalesce({column} IN ({both}), 0)"
             self._replace(left, place, right, f"NOT {found}" if negated else found)
         elif right.word:
             self.condition(left)
         elif right.kind != "null" and left.kind != "null":
             self._check(left, "is", right)
-
-    def _find_both(self, left: _Operand, operator: str, place: int, right: _Operand) -> None:
-        column, literal = (left, right) if left.column and left.kind != "number" else (right, left)
-        if operator not in _ORDERS and (both := _as_both(column, literal)) is not None:
-            found = f"{column.column} {'IN' if operator in ('=', '==') else 'NOT IN'} ({both})"
-            self._replace(left, place, right, found)
 
     def _replace(self, left: _Operand, place: int, right: _Operand, sql: str) -> None:
         for one in range(left.begin, right.end):
@@ -207,8 +192,7 @@ class _Reading:
             self.condition(self.expression(_NOT))
             return _Operand("number", begin, self._at)
         one = self._primary()
-        while self._word() == "collate":
-            self._take()
+        while self._took("collate"):
             self._take()
             one = replace(one, column="")
         return self._signed(replace(one, begin=begin, end=self._at), signs)
@@ -240,7 +224,8 @@ class _Reading:
             inner = self.expression(0)
             if self._word() == ",":
                 raise mistake("holds a list outside of `in (…)`; compare one value at a time, and write 12.5, not 12,5")
-            return self._closed(inner)
+            self._expect(")")
+            return inner
         if word in ("true", "false"):
             return _Operand("number", literal="1" if word == "true" else "0", word=word)
         if word == "null":
@@ -257,16 +242,9 @@ class _Reading:
         return _Operand(kinds.get(kind, "unknown"), converts=kind == "TEXT", column=token.sql)
 
     def _function(self, name: str) -> _Operand:
-        self._expect("(")
-        number = 0
-        while self._word() != ")":
-            argument = self.expression(0)
+        for number, argument in enumerate(self._listed()):
             if name == "iif" and number == 0:
                 self.condition(argument)
-            number += 1
-            if self._word() == ",":
-                self._take()
-        self._take()
         if name in _TEXT_FUNCTIONS:
             return _Operand("text")
         return _Operand("number" if name in _NUMBER_FUNCTIONS else "unknown")
@@ -276,12 +254,12 @@ class _Reading:
         self.expression(0)
         self._expect("as")
         kind = self._take()
-        return self._closed(_Operand("text" if kind == "text" else "number", converts=True))
+        self._expect(")")
+        return _Operand("text" if kind == "text" else "number", converts=True)
 
     def _case(self) -> _Operand:
         base = self.expression(0) if self._word() != "when" else None
-        while self._word() == "when":
-            self._take()
+        while self._took("when"):
             when = self.expression(0)
             if base is None:
                 self.condition(when)
@@ -289,15 +267,18 @@ class _Reading:
                 self._check(base, "when", when)
             self._expect("then")
             self.expression(0)
-        if self._word() == "else":
-            self._take()
+        if self._took("else"):
             self.expression(0)
         self._expect("end")
         return _Operand("unknown")
 
-    def _closed(self, one: _Operand) -> _Operand:
-        self._expect(")")
-        return one
+    def _listed(self) -> Iterator[_Operand]:
+        """Read the expressions of a list in parentheses, one after the other."""
+        self._expect("(")
+        while self._word() != ")":
+            yield self.expression(0)
+            self._took(",")
+        self._take()
 
     def _expect(self, word: str) -> None:
         if self._take() != word:
@@ -307,6 +288,13 @@ class _Reading:
         """Return the next keyword or operator; "" for a value."""
         token = self._tokens[self._at] if self._at < len(self._tokens) else None
         return token.written.lower() if token and token.kind in ("operator", "name") else ""
+
+    def _took(self, word: str) -> bool:
+        """Take the next word if it is this one."""
+        if self._word() != word:
+            return False
+        self._take()
+        return True
 
     def _take(self) -> str:
         if self._at >= len(self._tokens):
@@ -325,9 +313,9 @@ class _Reading:
         holds = {"text": "text", "mixed": "text in some passages and numbers in others", "number": "numbers"}[one.kind]
         return f"{self._shown(one)} {'holds' if one.column else 'is' if holds == 'text' else 'gives'} {holds}"
 
-    def _check_null(self, one: _Operand, operator: str, other: _Operand) -> None:
-        if one.kind == "null":
-            shown = self._shown(other)
+    def _check_null(self, left: _Operand, operator: str, right: _Operand) -> None:
+        if "null" in (left.kind, right.kind):
+            shown = self._shown(right if left.kind == "null" else left)
             if operator == "in":
                 raise mistake(f"null in a list matches nothing; take it out, and write {shown} is null")
             negated = "not " if operator in ("!=", "<>", "!~") else ""
@@ -336,7 +324,6 @@ class _Reading:
     def _check(self, left: _Operand, operator: str, right: _Operand) -> None:
         """Refuse a comparison that has the same answer for every value, or for all of one type."""
         self._check_null(left, operator, right)
-        self._check_null(right, operator, left)
         for one, other in ((left, right), (right, left)):
             if one.kind == "mixed":
                 self._check_mixed(one, operator, other)
@@ -384,6 +371,12 @@ class _Reading:
         shown = self._shown(one)
         quotes = f", or put {value} in quotes" if other.literal is not None else ""
         raise mistake(f"{self._holds(one)}; compare numbers with cast({shown} as real){quotes}")
+
+
+def _column_and_both(left: _Operand, right: _Operand) -> tuple[str, str | None]:
+    """Return the column of a comparison, and what it equals by :func:`_as_both`."""
+    column, other = (left, right) if left.column and left.kind != "number" else (right, left)
+    return column.column, _as_both(column, other)
 
 
 def _as_both(column: _Operand, value: _Operand, *, in_list: bool = False) -> str | None:

@@ -9,13 +9,12 @@ may have the name of an SQL keyword. Whatever SQLite would silently understand o
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import sqlite3
 import threading
 import time
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,7 +23,15 @@ import numpy as np
 from llama2vec.errors import StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.exact import Rows
-from llama2vec.retrieve.index.field_table import ROW, TABLE, quoted, write_field_table
+from llama2vec.retrieve.index.field_table import (
+    DOCUMENT,
+    ROW,
+    TABLE,
+    TABLE_VERSION,
+    composed,
+    quoted,
+    write_field_table,
+)
 from llama2vec.retrieve.index.filter_types import (
     KEYWORDS,
     MOST_PARENTHESES,
@@ -35,7 +42,10 @@ from llama2vec.retrieve.index.filter_types import (
     mistake,
     typed_sql,
 )
+from llama2vec.retrieve.index.text_functions import RAISED, TextFunctions
 from llama2vec.retrieve.store.reader import is_intact
+
+logger = logging.getLogger(__name__)
 
 _FUNCTIONS = frozenset([
     "abs", "coalesce", "date", "datetime", "ifnull", "iif", "instr", "julianday", "length", "lower", "ltrim", "max",
@@ -86,6 +96,7 @@ class PassageFields:
         self._passages, self._table, self._sha256, self._remedy = passages, table, sha256, remedy
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._functions: TextFunctions | None = None
         self._types: dict[str, tuple[str, str]] = {}  # Lower case → name and declared type
         self._found: dict[str, Rows] = {}
 
@@ -103,12 +114,13 @@ class PassageFields:
             FilterError: It is not an expression over the fields, or takes too long.
             StoreError: The table is damaged.
         """
+        where = composed(where)
         with self._lock:
             connection = self._open()
             if where not in self._found:
                 expression, longest = _translated(where, self._types)
                 statement = f"SELECT {quoted(ROW)} FROM {TABLE} WHERE ({expression})"  # noqa: S608
-                found = _evaluated(connection, statement, where, longest)
+                found = _evaluated(connection, self._functions, statement, where, longest)
                 if "(" in where:  # a function may depend on the date
                     return found
                 while len(self._found) >= _KEPT:
@@ -116,29 +128,58 @@ class PassageFields:
                 self._found[where] = found
             return self._found[where]
 
-    def has_document(self, path: str) -> bool:
-        """Tell whether a passage comes from this file, from a row of it (``path#7``) or a member (``path!name``)."""
-        statement = f"SELECT 1 FROM {TABLE} WHERE path = ?1 OR substr(path, 1, ?2) IN (?1 || '#', ?1 || '!') LIMIT 1"  # noqa: S608
-        with self._lock:
-            return self._open().execute(statement, [path, len(path) + 1]).fetchone() is not None
+    def document(self, path: str) -> str | None:
+        """Return a file as the index spells it, None where no passage comes from it.
+
+        Passages also come from a row of a file (``path#7``) or a member of it (``path!name``). A file that is spelled
+        exactly so comes before one that is the same in another Unicode form.
+        """
+        spelled = f"ifnull({quoted(DOCUMENT)}, path)"
+        for column, form in (spelled, path), ("path", composed(path)):
+            is_its = f"{column} = ?1 OR substr({column}, 1, ?2) IN (?1 || '#', ?1 || '!')"
+            statement = f"SELECT {spelled} FROM {TABLE} WHERE {is_its} LIMIT 1"  # noqa: S608
+            with self._lock:
+                found = self._open().execute(statement, [form, len(form) + 1]).fetchone()
+            if found is not None:
+                return path if column == spelled else _beginning(found[0], form)
+        return None
 
     def _open(self) -> sqlite3.Connection:
         if self._table is not None and not is_intact(self._table, self._sha256):
             raise StoreError(f"{self._table} is missing, damaged, or was replaced after it was opened; {self._remedy}")
         if self._connection is None:
-            if self._table is None:
-                connection = write_field_table(self._passages(), ":memory:")
-            else:
-                address = f"{self._table.resolve().as_uri()}?mode=ro&immutable=1"
-                connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
-            try:
-                columns = connection.execute(f"PRAGMA table_info({TABLE})").fetchall()
-            except sqlite3.DatabaseError as error:
-                raise StoreError(f"{self._table} cannot be read ({error}); {self._remedy}") from error
-            self._types = {name.lower(): (name, kind) for _, name, kind, *_ in columns if name != ROW}
+            connection = self._written() or write_field_table(self._passages(), ":memory:")
+            columns = connection.execute(f"PRAGMA table_info({TABLE})").fetchall()
+            hidden = (ROW, DOCUMENT)
+            self._types = {name.lower(): (name, kind) for _, name, kind, *_ in columns if name not in hidden}
+            self._functions = TextFunctions(connection)
             _protect(connection)
             self._connection = connection
         return self._connection
+
+    def _written(self) -> sqlite3.Connection | None:
+        """Open the table that was made with the index; None where there is none, or it is of another version."""
+        if self._table is None:
+            return None
+        address = f"{self._table.resolve().as_uri()}?mode=ro&immutable=1"
+        connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute(f"PRAGMA table_info({TABLE})").fetchall()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise StoreError(f"{self._table} cannot be read ({error}); {self._remedy}") from error
+        if version == TABLE_VERSION:
+            return connection
+        connection.close()
+        logger.info("%s is of another version of llama2vec, so the first filter reads all passages", self._table)
+        return None
+
+
+def _beginning(document: str, form: str) -> str:
+    """Return the beginning of a document's name that has a composed form."""
+    ends = range(len(form), len(document) + 1)  # Composing makes no text longer
+    return next(document[:end] for end in ends if composed(document[:end]) == form)
 
 
 def _protect(connection: sqlite3.Connection) -> None:
@@ -150,22 +191,13 @@ def _protect(connection: sqlite3.Connection) -> None:
         allowed |= action == sqlite3.SQLITE_FUNCTION and second in _FUNCTIONS | _OPERATOR_FUNCTIONS
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
-    connection.create_function("match", 2, _contains, deterministic=True)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)
     connection.set_authorizer(authorize)
 
 
-def _contains(part: object, text: object) -> bool | None:
-    """Tell whether a text contains another one, in any case; None where one is missing."""
-    return None if part is None or text is None else _folded(str(part)) in _folded(str(text))
-
-
-@lru_cache(maxsize=1024)
-def _folded(text: str) -> str:
-    return text.casefold() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
-
-
-def _evaluated(connection: sqlite3.Connection, statement: str, where: str, longest: int) -> Rows:
+def _evaluated(
+    connection: sqlite3.Connection, functions: TextFunctions | None, statement: str, where: str, longest: int
+) -> Rows:
     """Return the rows that a statement selects, with no text above ``longest`` bytes."""
     ends = time.monotonic() + _SECONDS
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest)
@@ -175,7 +207,7 @@ def _evaluated(connection: sqlite3.Connection, statement: str, where: str, longe
     except sqlite3.Error as error:
         if time.monotonic() > ends:
             raise mistake(f"took longer than {_SECONDS:g} s; simplify it") from None
-        problem = str(error)
+        problem = functions.fault if functions and str(error) == RAISED else str(error)
         if problem == "string or blob too big":
             problem = f"makes or reads a text longer than {longest:,} bytes; simplify it"
         if problem == "parser stack overflow" or problem.startswith("Expression tree is too large"):
@@ -195,7 +227,7 @@ def check_filter(where: str) -> None:
     Raises:
         FilterError: It is not an expression.
     """
-    _parsed(where, None)
+    _parsed(composed(where), None)
 
 
 def _translated(where: str, types: Types) -> tuple[str, int]:

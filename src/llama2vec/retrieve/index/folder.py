@@ -28,7 +28,7 @@ from llama2vec.retrieve.index.exact import ExactIndex, Index
 from llama2vec.retrieve.index.faiss import FaissIndex, default_search, import_faiss, write_faiss_index
 from llama2vec.retrieve.index.field_table import write_field_table
 from llama2vec.retrieve.index.filters import PassageFields
-from llama2vec.retrieve.index.lexical import Bm25Index, new_tokenizer
+from llama2vec.retrieve.index.lexical import Bm25Index, known_code, new_tokenizer
 from llama2vec.retrieve.index.tuning import kind_for, tuned
 from llama2vec.retrieve.settings import FaissSearch, IndexKind, SearchRequest
 from llama2vec.retrieve.store.reader import (
@@ -123,7 +123,7 @@ def build_index(
         MissingDependencyError: FAISS, bm25s or PyStemmer is not installed.
     """
     store, output = store if isinstance(store, VectorStore) else VectorStore.open(store), Path(output)
-    _check_request(kind, bm25, search := search or SearchRequest())
+    bm25 = _check_request(kind, bm25, search := search or SearchRequest())
     bring_back(output)
     found, sha256 = _read_index(output), store_sha256(store)
     same_store = found is not None and found.plan.get("store") == sha256
@@ -263,8 +263,8 @@ def _wanted(there: Mapping[str, Any], kind: str | None, bm25: str | None, search
     return {**wanted, "search": asked or None}
 
 
-def _check_request(kind: str | None, language: str | None, search: SearchRequest) -> None:
-    """Refuse an impossible request before reading anything."""
+def _check_request(kind: str | None, language: str | None, search: SearchRequest) -> str | None:
+    """Refuse an impossible request before reading anything; return the language under the code that indexes have."""
     if search.recall is not None and not 0 < search.recall <= 1:
         raise ConfigError(f"--recall {search.recall}: give a share above 0 and up to 1, such as 0.98")
     if search.engine is not None and (kind or search.dims or search.recall):
@@ -275,6 +275,7 @@ def _check_request(kind: str | None, language: str | None, search: SearchRequest
         import_faiss()
     if language is not None:
         new_tokenizer(language)
+    return language and known_code(language)
 
 
 def _check_vectors(store: VectorStore, kind: str, bm25: str | None) -> None:
@@ -303,7 +304,9 @@ def _read_index(folder: Path) -> Found | None:
     is_whole = is_whole and all(file.is_file() and file.stat().st_size == size for file, size in sizes.items())
     asked = manifest.search.model_dump(include={"dims", "recall"}, exclude_none=True) if manifest.search else {}
     asked |= {"engine": asdict(manifest.engine)} if manifest.engine else {}
-    settings = {"kind": manifest.kind, "bm25": part.language if part else None, "search": asked or None}
+    # Words that are counted otherwise cannot be searched: to whoever asks for BM25, it is missing.
+    language = part.language if part and Bm25Index.is_current(folder / _BM25) else None
+    settings = {"kind": manifest.kind, "bm25": language, "search": asked or None}
     return Found({"settings": settings, "store": manifest.store.sha256}, is_whole, worth_keeping=is_whole)
 
 
@@ -358,7 +361,7 @@ def _write_faiss(file: Path, store: VectorStore, kind: IndexKind, asked: Mapping
 def _write_bm25(folder: Path, store: VectorStore, plan: Mapping[str, Any]) -> None:
     """Write BM25 over a store's texts, and ``part.json``."""
     folder.mkdir()
-    language = plan["settings"]["bm25"]
+    language = known_code(plan["settings"]["bm25"])
     Bm25Index.build(store_passages(store), language=language).save(folder)
     files = {file.name: _flushed(file) for file in sorted(folder.iterdir())}
     write_json(folder / _PART, _Part(store_sha256=plan["store"], language=language, files=files).model_dump())

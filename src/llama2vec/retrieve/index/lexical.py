@@ -18,19 +18,32 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llama2vec.data.text.words import SIGNS, bare, is_paired, is_plain, letters_of, word_runs
+from llama2vec.artifact import read_object
+from llama2vec.data.text.words import (
+    SIGNS,
+    bare,
+    has_dotless_i,
+    is_paired,
+    is_plain,
+    letters_of,
+    lower_case,
+    word_runs,
+)
 from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError, StoreError
 from llama2vec.files import write_json
 from llama2vec.languages import check_language
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.index.exact import Rows, Scores, best_rows
 from llama2vec.terminal import counted
+
+logger = logging.getLogger(__name__)
 
 _FACTS_FILE = "corpus.json"
 _STEMMERS = {
@@ -46,7 +59,10 @@ _WITH_STOP_WORDS = frozenset(["da", "de", "en", "es", "fr", "it", "nl", "no", "p
 _SIGN = re.compile(f"[{SIGNS}]")
 _WORD = re.compile(r"\b\w\w+\b")
 
-_WORDS = 2
+_UNSPACED_LANGUAGES = frozenset(["ja", "km", "ko", "lo", "my", "th", "yue", "zh"])
+"""Those whose words become pairs of letters, for which no stemmer is needed."""
+
+_WORDS, _WORDS_WITH_DOTLESS_I = 2, 3
 """Raised when a text has other words, so that no index is searched for words that it cannot hold."""
 
 
@@ -76,8 +92,13 @@ class Bm25Index:
             ConfigError: The language is not an ISO 639 code.
             MissingDependencyError: bm25s or PyStemmer is not installed.
         """
+        language = known_code(language)
         bm25s, tokenization, _ = _import_bm25s()
         tokenizer = new_tokenizer(language)
+        if not (tokenizer.stemmer or tokenizer.stopwords or language in _UNSPACED_LANGUAGES):
+            logger.info(
+                "BM25 has no stemmer and no stop words for the language %r; all words count as written", language
+            )
         ids: list[str] = []
 
         def texts() -> Iterator[str]:
@@ -106,7 +127,7 @@ class Bm25Index:
             "mean_words": self._mean_words,
             "passages": len(self._ids),
             "empty": self._scorer is None,
-            "words": _WORDS,
+            "words": words_version(self._language),
         }
         self._tokenizer.save_vocab(folder)
         if self._scorer is not None:
@@ -127,12 +148,14 @@ class Bm25Index:
         check()
         try:
             facts = json.loads((folder / _FACTS_FILE).read_bytes())
-            if facts.get("words") != _WORDS:
+            language = str(facts["language"])
+            known_code(language)
+            if facts.get("words") != words_version(language):
                 raise ValueError(
                     "another version of llama2vec counted its words; `llama2vec sync` mends an index that follows a "
                     "folder, `llama2vec index --overwrite` any other"
                 )
-            tokenizer = new_tokenizer(facts["language"])
+            tokenizer = _tokenizer(language)
             tokenizer.load_vocab(folder)
             scorer = None if facts["empty"] else bm25s.BM25.load(folder, mmap=True, show_progress=False)
             passages, mean_words = int(facts["passages"]), float(facts["mean_words"])
@@ -142,7 +165,13 @@ class Bm25Index:
             raise StoreError(
                 f"the BM25 index {folder} is over {counted(passages, 'passage')}, not {len(ids):,}; build it again"
             )
-        return cls(ids, tokenizer, scorer, mean_words, facts["language"], check)
+        return cls(ids, tokenizer, scorer, mean_words, language, check)
+
+    @staticmethod
+    def is_current(folder: Path) -> bool:
+        """Tell whether :meth:`save` wrote into a folder with the words that this version counts."""
+        facts = read_object(folder / _FACTS_FILE)
+        return facts is not None and facts.get("words") == words_version(str(facts.get("language")))
 
     def search(self, queries: Iterable[Query], depth: int = 100, tag: str = "bm25") -> Run:
         """Return the passages that share words with each query."""
@@ -156,7 +185,7 @@ class Bm25Index:
 
     def scores(self, query: str) -> Scores:
         """Return the [N] scores of all passages for a query; 0 where they share no word."""
-        words = self._words(query)
+        words = self._words_asked(query)
         if self._scorer is None or not words:
             return np.zeros(len(self._ids), dtype=np.float32)
         self._check()
@@ -173,13 +202,11 @@ class Bm25Index:
         if self._scorer is None:
             return 0.0
         self._check()
-        stop_words = set(self._tokenizer.stopwords)
-        # Words that the corpus lacks count only towards the length.
-        length = sum(word not in stop_words for word in self._tokenizer.splitter(text.lower()))
+        length = len(self._counted(text))  # Words that the corpus lacks count only towards it
         k1, b, passages = self._scorer.k1, self._scorer.b, len(self._ids)
         spread = k1 * (1 - b + b * length / self._mean_words)
         counts, total = Counter(self._words(text)), 0.0
-        for word in self._words(query):
+        for word in self._words_asked(query):
             # Scores are kept by word, one for each passage that has it.
             begin, end = self._scorer.scores["indptr"][word : word + 2].tolist()
             idf = math.log(1 + (passages - (end - begin) + 0.5) / (end - begin + 0.5))
@@ -202,6 +229,26 @@ class Bm25Index:
         """Return the numbers of a text's words that the corpus has, repeated as in the text."""
         found: list[int] = next(self._tokenizer.streaming_tokenize([text], update_vocab=False, allow_empty=False))
         return found
+
+    def _words_asked(self, query: str) -> list[int]:
+        """Return the numbers of a query's words; a single sign stands for every pair of the corpus that it is in."""
+        words = self._words(query)
+        single = set() if is_plain(query) else {word for word in self._counted(query) if _is_single(word)}
+        if single:
+            vocabulary = self._tokenizer.get_vocab_dict()
+            found = ((word, number) for word, number in vocabulary.items() if word and is_paired(word[0]))
+            words += [number for word, number in found if word not in single and any(one in word for one in single)]
+        return words
+
+    def _counted(self, text: str) -> list[str]:
+        """Return the words of a text that BM25 compares, whether the corpus has them or not."""
+        stop_words = set(self._tokenizer.stopwords)
+        text = text.lower() if self._tokenizer.lower else text
+        return [word for word in self._tokenizer.splitter(text) if word not in stop_words]
+
+    def reads(self, query: str) -> bool:
+        """Tell whether a query has a word that BM25 compares; single letters and stop words are none."""
+        return bool(self._counted(query))
 
     def best(self, query: str, depth: int, allowed: Rows | None = None) -> tuple[Scores, Rows]:
         """Return the scores and rows of the best passages that share a word with the query, at most ``depth``.
@@ -273,13 +320,32 @@ def term_spans(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def split_normalized(text: str) -> list[str]:
+def split_normalized(text: str, language: str = "en") -> list[str]:
     """Return the words of a text in one Unicode form and in lower case, without marks that may be left out.
 
-    >>> split_normalized("Cafe\u0301 ＧＰＵ İstanbul")
-    ['café', 'gpu', 'istanbul']
+    >>> split_normalized("Cafe\u0301 ＧＰＵ İstanbul"), split_normalized("IŞIK", "tr")
+    (['café', 'gpu', 'istanbul'], ['ışık'])
     """
-    return split_words(bare(unicodedata.normalize("NFKC", text).lower()))
+    return split_words(bare(lower_case(unicodedata.normalize("NFKC", text), language)))
+
+
+def _is_single(word: str) -> bool:
+    """Tell whether a word is one sign, or one letter of a script without spaces; one with a mark is a word anyway."""
+    is_pair_of_one = is_paired(word[0]) and [len(letters) for letters in word_runs(word)] == [1]
+    return is_pair_of_one and (len(word) == 1 or _SIGN.match(word) is not None)
+
+
+def words_version(language: str) -> int:
+    """Return the version of the words of a language: an index with other ones must be made again."""
+    return _WORDS_WITH_DOTLESS_I if has_dotless_i(language) else _WORDS
+
+
+def known_code(language: str) -> str:
+    """Return the code under which stemmers and stop words know a language; a ConfigError for no ISO 639 code."""
+    try:
+        return check_language(language)
+    except ValueError as error:
+        raise ConfigError(f"language: {error}") from None
 
 
 def new_tokenizer(language: str) -> Any:
@@ -289,11 +355,16 @@ def new_tokenizer(language: str) -> Any:
         ConfigError: The language is not an ISO 639 code.
         MissingDependencyError: bm25s or PyStemmer is not installed.
     """
-    try:
-        check_language(language)
-    except ValueError as error:
-        raise ConfigError(f"language: {error}") from None
+    return _tokenizer(known_code(language))
+
+
+def _tokenizer(language: str) -> Any:
+    """Return a tokenizer for a code as it stands: an index may have been made when deu had no stemmer."""
     _, tokenization, snowball = _import_bm25s()
     stemmer = snowball.Stemmer(_STEMMERS[language]) if language in _STEMMERS else None
     stop_words = language if language in _WITH_STOP_WORDS else None
-    return tokenization.Tokenizer(splitter=split_normalized, stopwords=stop_words, stemmer=stemmer)
+    # Not in lower case before it is split: that needs the language.
+    return tokenization.Tokenizer(
+        lower=not has_dotless_i(language), splitter=partial(split_normalized, language=language),
+        stopwords=stop_words, stemmer=stemmer,
+    )  # fmt: skip

@@ -13,17 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llama2vec.data.documents.windows import by_document
+from llama2vec.data.text.little_words import ENGLISH, language_of, little_words
 from llama2vec.data.text.words import is_paired, word_key
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.lexical import term_spans
 from llama2vec.retrieve.store.reader import VectorStore
 
-_LITTLE_WORDS = frozenset([
-    "a", "an", "and", "are", "as", "at", "be", "been", "but", "by", "can", "could", "did", "do", "does", "for", "from",
-    "had", "has", "have", "how", "i", "if", "in", "into", "is", "it", "its", "me", "my", "of", "on", "or", "our",
-    "should", "so", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "to", "was", "we",
-    "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you", "your",
-])  # fmt: skip
 _SHORTEST_STEM, _SHORTEST_PREFIX, _LONGEST_ENDING = 5, 4, 3
 """Letters that words with another ending have in common, also where one of them is the whole word; and of an ending."""
 
@@ -168,7 +163,7 @@ def document_file(folder: Path, document: str) -> Path | None:
 
 
 def as_row(hit: Hit, question: str) -> dict[str, Any]:
-    """Return a hit as JSON: what the passage is, where it stands, and the part that shows why."""
+    """Return a hit as JSON: what the passage is, where it stands, the part that shows why, and the words to mark."""
     passage = hit.passage
     return {
         "rank": hit.rank,
@@ -177,6 +172,7 @@ def as_row(hit: Hit, question: str) -> dict[str, Any]:
         "title": passage.title,
         "text": passage.text,
         "snippet": excerpt(hit, question),
+        "words": telling_words(question, passage.text).spellings,
         "continues": hit.continues,
         "location": location(passage, question),
         "spot": spot(passage),
@@ -201,7 +197,8 @@ def best_line(passage: Passage, question: str) -> int | None:
     lines = passage.text.split("\n")
     if place.last_line != place.first_line + len(lines) - 1:  # the text is not the lines of the file as they stand
         return place.first_line
-    counts = [len({line[begin:end].casefold() for begin, end in evidence(line, question)}) for line in lines]
+    telling = telling_words(question, passage.text)
+    counts = [len({line[begin:end].casefold() for begin, end in _evidence(line, telling)}) for line in lines]
     return place.first_line + max(range(len(lines)), key=lambda number: (counts[number], -number))
 
 
@@ -218,13 +215,18 @@ def spot(passage: Passage) -> str:
     return f"p. {place.page}" if place.page is not None else f"line {place.first_line}"
 
 
-def evidence(text: str, question: str) -> list[tuple[int, int]]:
+def evidence(text: str, question: str, whole: str = "") -> list[tuple[int, int]]:
     """Return where the telling words of a question stand in a text, other endings included: [(begin, end), …].
+
+    ``whole`` = what the text is a part of, which tells the language more surely.
 
     >>> [("Delays of the swept wings"[a:b]) for a, b in evidence("Delays of the swept wings", "Which wing delays it?")]
     ['Delays', 'wings']
     """
-    telling = _telling_words(question)
+    return _evidence(text, telling_words(question, whole or text))
+
+
+def _evidence(text: str, telling: TellingWords) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     for begin, end in term_spans(text):
         if telling.alike(word_key(text[begin:end])) is None:
@@ -237,7 +239,7 @@ def evidence(text: str, question: str) -> list[tuple[int, int]]:
 
 
 class TellingWords:
-    """The words of a question but the little ones; a text's word finds the one that is the same but for its ending.
+    """The words of a question but the ``little`` ones; a text's word finds the one that is the same but for its ending.
 
     A word meets the stems that are its own beginnings, never every word of the question: a question may be as long as
     a book's chapter.
@@ -247,9 +249,12 @@ class TellingWords:
     ['wing', 'delayed', None, None]
     """
 
-    def __init__(self, question: str) -> None:
-        words = list(dict.fromkeys(word_key(question[begin:end]) for begin, end in term_spans(question)))
-        self._words = [word for word in words if word not in _LITTLE_WORDS] or words
+    def __init__(self, question: str, little: frozenset[str] = ENGLISH) -> None:
+        spelled: dict[str, str] = {}
+        for begin, end in term_spans(question):
+            spelled.setdefault(word_key(question[begin:end]), question[begin:end])
+        self._words = [word for word in spelled if word not in little] or list(spelled)
+        self.spellings = [spelled[word] for word in self._words]
         self._of_stem: dict[str, int] = {}
         self._of_prefix: dict[str, int] = {}
         for place, word in enumerate(self._words):
@@ -264,8 +269,15 @@ class TellingWords:
         return self._words[min(found)] if (found := [place for place in places if place is not None]) else None
 
 
-_telling_words = lru_cache(maxsize=4)(TellingWords)
-"""An answer compares every line of its passages with one question."""
+def telling_words(question: str, text: str) -> TellingWords:
+    """Return the telling words of a question for a text, in whose language the little ones are known."""
+    return _telling_words(question, language_of(text, question))
+
+
+@lru_cache(maxsize=8)
+def _telling_words(question: str, language: str) -> TellingWords:
+    """An answer compares every line of its passages with one question."""
+    return TellingWords(question, little_words(language))
 
 
 def _stems(word: str, shortest: int) -> list[str]:
@@ -287,10 +299,10 @@ def snippet(text: str, query: str, width: int = 240) -> str:
     >>> snippet("A  short\\ntext.", "llama")
     'A short text.'
     """
-    text, query = (unicodedata.normalize("NFC", " ".join(part.split())) for part in (text, query))
+    whole, text = text, unicodedata.normalize("NFC", " ".join(text.split()))
     if len(text) <= width:
         return text
-    telling = _telling_words(query)
+    telling = telling_words(query, whole)
     alike = ((first, last, telling.alike(word_key(text[first:last]))) for first, last in term_spans(text))
     matches = [match for match in alike if match[2] is not None]
     room = max(width - 2, 1)  # an ellipsis at both ends

@@ -1,4 +1,4 @@
-"""Search one corpus by vectors (dense), by words (BM25), or by both together (hybrid).
+"""Retriever: search one corpus by vectors (dense), by words (BM25), or by both together (hybrid).
 
 Where an index has BM25, hybrid is the default: BM25 scores and cosines, each scaled by min-max. On seven data sets that
 beat either of the two alone, and reciprocal ranks (docs/results.md).

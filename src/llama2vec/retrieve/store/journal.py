@@ -22,7 +22,7 @@ import numpy.typing as npt
 from llama2vec.records import Passage
 from llama2vec.retrieve.store.number_format import compute_dtype, formatted
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, check_vectors
-from llama2vec.retrieve.store.reuse import count_cut, encoder_batches, gathered
+from llama2vec.retrieve.store.reuse import BatchwiseEncoder, count_cut, encoder_batches
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _FORMAT, _LONGEST_HEAD = "llama2vec-vectors", 1000
 _KEY_BYTES, _CHECKSUM_BYTES = 16, 4
 
 
-class Journal:
+class Journal(BatchwiseEncoder):
     """An encoder that writes down what it makes, and looks there first.
 
     Args:
@@ -55,10 +55,6 @@ class Journal:
     def dtype(self) -> str:
         """Number format in which the encoder computes, "" if a journal of an earlier version is continued."""
         return "" if self._head == self._unformatted else compute_dtype(self._encoder)
-
-    def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
-        """Return [N, D] float32 vectors."""
-        return gathered(self.passage_batches(passages), len(passages), self.dimension)
 
     def passage_batches(
         self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None

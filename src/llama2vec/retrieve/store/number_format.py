@@ -19,7 +19,7 @@ from llama2vec.retrieve.store.reader import PLAN_FILE, STORE_FILE, PassageEncode
 
 logger = logging.getLogger(__name__)
 
-KEY = "compute_dtype"
+FORMAT_KEY = "compute_dtype"
 
 
 @runtime_checkable
@@ -40,14 +40,14 @@ def dtype_at(output: Path) -> str:
     """Return the number format of the store that was begun at a path, or is there; "" where none names one."""
     for file in (output / PLAN_FILE, new_path(output.resolve()) / PLAN_FILE, output / STORE_FILE):
         if content := read_object(file):
-            return str((content.get("settings") or {}).get(KEY, ""))
+            return str((content.get("settings") or {}).get(FORMAT_KEY, ""))
     return ""
 
 
 def formatted(settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     """Return settings of a store that name the format of its vectors, or none for ""."""
-    others = {name: value for name, value in settings.items() if name != KEY}
-    return {**others, KEY: dtype} if dtype else others
+    others = {name: value for name, value in settings.items() if name != FORMAT_KEY}
+    return {**others, FORMAT_KEY: dtype} if dtype else others
 
 
 class StoreKind(Kind):
@@ -55,7 +55,7 @@ class StoreKind(Kind):
 
     def refusal(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         """Say why a plan cannot continue a store, and what to do; a plan without a format fits any."""
-        before, after = there.get(KEY, ""), now.get(KEY, "")
+        before, after = there.get(FORMAT_KEY, ""), now.get(FORMAT_KEY, "")
         if before and after and before != after:
             # A model without a saved contract has another contract in each format, which this line explains too.
             return f"begun with {before}, not {after}; pass --dtype {before}, or --overwrite"

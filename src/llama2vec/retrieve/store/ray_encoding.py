@@ -47,7 +47,7 @@ from llama2vec.model.source import CONTRACT_FILE, ModelSpec
 from llama2vec.records import Passage
 from llama2vec.retrieve.settings import PlacingSettings
 from llama2vec.retrieve.store.reader import Vectors
-from llama2vec.retrieve.store.reuse import gathered
+from llama2vec.retrieve.store.reuse import BatchwiseEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class EncodingWorker:
         return list(self._encoder.passage_batches(passages, skip))
 
 
-class RayEncoder:
+class RayEncoder(BatchwiseEncoder):
     """A :class:`~llama2vec.retrieve.store.reader.PassageEncoder` of many workers; made by :func:`ray_encoder`."""
 
     def __init__(self, spec: ModelSpec, settings: ModelSettings, workers: int, needs: dict[str, float]) -> None:
@@ -156,10 +156,6 @@ class RayEncoder:
     def dtype(self) -> str:
         """Number format in which every worker computes."""
         return self._expected.numbers
-
-    def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
-        """Return [N, D] float32 unit vectors, as one worker makes them."""
-        return gathered(self.passage_batches(passages), len(passages), self.dimension)
 
     def passage_batches(
         self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None

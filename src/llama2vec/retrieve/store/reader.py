@@ -1,4 +1,4 @@
-"""A folder of passage vectors and texts, in shards: what a reader sees (:mod:`writer` writes it).
+"""Read a store: a folder of passage vectors and texts, in shards.
 
 A store of N passages of width D, cut into shards of ``shard_size`` passages::
 
@@ -295,10 +295,11 @@ class _PassageIds(Sequence[str]):
             yield from self[begin : begin + 8192]
 
 
-def store_passages(store: VectorStore) -> Iterator[Passage]:
-    """Yield the passages of a store in row order, a few thousand in memory at a time."""
-    for begin in range(0, len(store), _READ_PASSAGES):
-        yield from store.passages(range(begin, min(begin + _READ_PASSAGES, len(store))))
+def store_passages(store: VectorStore, rows: range | None = None) -> Iterator[Passage]:
+    """Yield the passages of a store in row order, all or those of ``rows``, a few thousand in memory at a time."""
+    rows = range(len(store)) if rows is None else rows
+    for begin in range(rows.start, rows.stop, _READ_PASSAGES):
+        yield from store.passages(range(begin, min(begin + _READ_PASSAGES, rows.stop)))
 
 
 def store_sha256(store: VectorStore) -> str:

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, get_args, runtime_checkable
 
@@ -29,7 +29,26 @@ _CHUNK = 8192
 _SAVE_SECONDS = 60.0
 
 
-class KnownVectors:
+@runtime_checkable
+class BatchwiseEncoder(Protocol):
+    """An encoder that gives its vectors batch by batch."""
+
+    dimension: int
+
+    def passage_batches(
+        self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[Sequence[int], Vectors]]:
+        """Yield (rows, [n, D] vectors) of batches that only the passages decide, but those that are all ``skip``."""
+
+    def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
+        """Return [N, D] float32 vectors: those of all batches, each in its rows."""
+        vectors = np.empty((len(passages), self.dimension), dtype=np.float32)
+        for rows, found in self.passage_batches(passages):
+            vectors[list(rows)] = found
+        return vectors
+
+
+class KnownVectors(BatchwiseEncoder):
     """An encoder that asks an earlier store of the corpus first, and the model for what that store lacks.
 
     A passage is known if the store has its very title and text, under any id. Known vectors are copied after their
@@ -72,10 +91,6 @@ class KnownVectors:
         theirs = self._store.compute_dtype
         ours = compute_dtype(self.encoder) if self._encoded else theirs
         return theirs if ours == theirs else "" if self.reused else ours
-
-    def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
-        """Return [N, D] float32 vectors, the store's where it has the text."""
-        return gathered(self.passage_batches(passages), len(passages), self.dimension)
 
     def passage_batches(
         self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None
@@ -140,14 +155,6 @@ class KnownVectors:
         return keys
 
 
-def gathered(batches: Iterable[tuple[Sequence[int], Vectors]], count: int, dimension: int) -> Vectors:
-    """Return the vectors [N, D] float32 of all batches, each in its rows."""
-    vectors = np.empty((count, dimension), dtype=np.float32)
-    for rows, found in batches:
-        vectors[list(rows)] = found
-    return vectors
-
-
 def reusing(encoder: PassageEncoder, folder: Path, dtype: VectorFormat = "float32") -> PassageEncoder | KnownVectors:
     """Return an encoder that first asks the store which its vectors will replace, where that one is whole and fits."""
     try:
@@ -161,16 +168,6 @@ def _keys(passages: Sequence[Passage]) -> npt.NDArray[np.uint64]:
     texts = (passage.full_text.encode(errors="surrogatepass") for passage in passages)
     digests = [hashlib.blake2b(text, digest_size=8).digest() for text in texts]
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
-
-
-@runtime_checkable
-class BatchwiseEncoder(Protocol):
-    """An encoder that gives its vectors batch by batch."""
-
-    def passage_batches(
-        self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None
-    ) -> Iterator[tuple[Sequence[int], Vectors]]:
-        """Yield (rows, [n, D] vectors) of batches that only the passages decide, but those that are all ``skip``."""
 
 
 def encoder_batches(

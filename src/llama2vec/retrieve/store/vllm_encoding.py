@@ -22,7 +22,7 @@ from llama2vec.errors import BackendError, ConfigError, ContractError, MissingDe
 from llama2vec.model.source import ModelSpec
 from llama2vec.records import Passage
 from llama2vec.retrieve.store.reader import Vectors
-from llama2vec.retrieve.store.reuse import gathered
+from llama2vec.retrieve.store.reuse import BatchwiseEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _LEAST_COSINE, _LENGTH = 0.99, 1e-2
 """How near vLLM comes to a golden vector in any number format, and how far the length of a vector may be from 1."""
 
 
-class VllmEncoder:
+class VllmEncoder(BatchwiseEncoder):
     """A :class:`~llama2vec.retrieve.store.reader.PassageEncoder` of one vLLM engine in this process.
 
     Args:
@@ -66,15 +66,9 @@ class VllmEncoder:
         self.dimension = int(load_model_config(spec.path or spec.name).get_text_config().hidden_size)
         self.dtype = self._contract.dtype if settings.dtype == "auto" else settings.dtype
         golden = load_golden(folder, self.contract_hash)
-        settings_of_contract = self._contract.encoder
-        self._most = settings_of_contract.passage_max_tokens
-        self._prompt = settings_of_contract.passage_prompt if settings_of_contract.pooling == "slots" else None
+        self._prompt, self._most = self._contract.encoder.reading("passage")
         self._llm = self._opened(folder, self._most + sum(map(len, surroundings(self._contract, "passage"))))
         self._check_golden(list(golden.texts), golden.vectors["passage"])
-
-    def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
-        """Return [N, D] float32 unit vectors."""
-        return gathered(self.passage_batches(passages), len(passages), self.dimension)
 
     def passage_batches(
         self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None

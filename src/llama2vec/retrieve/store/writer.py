@@ -31,7 +31,7 @@ from llama2vec.files import disk_errors, write_atomic
 from llama2vec.locks import Lock
 from llama2vec.model.lengths import warn_of_cut
 from llama2vec.records import Passage, VectorFormat
-from llama2vec.retrieve.store.number_format import KEY, StoreKind, compute_dtype, formatted
+from llama2vec.retrieve.store.number_format import FORMAT_KEY, StoreKind, compute_dtype, formatted
 from llama2vec.retrieve.store.placing import Take, shard_turns
 from llama2vec.retrieve.store.reader import (
     FORMAT,
@@ -137,7 +137,7 @@ def write_store(
             logger.info("%s is already done; nothing to do", output)
         else:
             with disk_errors(output):
-                _StoreWriter(work, settings).write(passages, encoder, total)
+                _StoreWriter(work, settings, encoder).write(passages, total)
     return VectorStore.open(output)
 
 
@@ -176,7 +176,7 @@ def _plan(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _lay_down_plan(folder: Path, settings: Mapping[str, Any], total: int | None) -> None:
     if not (folder / PLAN_FILE).exists():
         if before := read_object(folder / STORE_FILE):  # Its other shards stay
-            settings = formatted(settings, (before.get("settings") or {}).get(KEY, ""))
+            settings = formatted(settings, (before.get("settings") or {}).get(FORMAT_KEY, ""))
         _write_json(folder / PLAN_FILE, {"settings": settings, "expected_passages": total})
     # A finished store of which a shard is missing is an unfinished one.
     (folder / STORE_FILE).unlink(missing_ok=True)
@@ -189,29 +189,28 @@ def _write_json(path: Path, content: Mapping[str, object]) -> None:
 class _StoreWriter:
     """One process's part in writing a store."""
 
-    def __init__(self, work: Work, settings: dict[str, Any]) -> None:
-        self.work, self.folder, self.settings = work, work.path, settings
+    def __init__(self, work: Work, settings: dict[str, Any], encoder: PassageEncoder | None) -> None:
+        self.work, self.folder, self.settings, self.encoder = work, work.path, settings, encoder
         self.shard_size: int = settings["shard_size"]
+        self.progress = ProgressReporter("encoding" if encoder else "writing", "passage")
 
-    def write(
-        self, passages: Callable[[], Iterable[Passage]], encoder: PassageEncoder | None, total: int | None
-    ) -> None:
+    def write(self, passages: Callable[[], Iterable[Passage]], total: int | None) -> None:
         """Encode the shards that no other process works on, wait for the others, and finish the store."""
         try:
-            with ProgressReporter("encoding" if encoder else "writing", "passage") as progress:
-                progress.start(total)
+            with self.progress:
+                self.progress.start(total)
                 while True:
                     rows, stream = 0, iter(passages())
-                    with shard_turns(encoder) as take:
+                    with shard_turns(self.encoder) as take:
                         for number, first in enumerate(stream):
                             chunk = itertools.chain([first], itertools.islice(stream, self.shard_size - 1))
-                            rows += self._write_or_skip(number, chunk, encoder, progress, take)
+                            rows += self._write_or_skip(number, chunk, take)
                     shards = self._done_shards(rows)
                     missing = [number for number, shard in enumerate(shards) if shard is None]
                     if not missing:
                         break
                     self._wait_for_others(missing)
-            self.work.finish(lambda: self._complete(rows, shards, encoder))
+            self.work.finish(lambda: self._complete(rows, shards))
         except InputChangedError:
             # The shards are of one text or the other, so nothing of them may be resumed.
             (self.folder / PLAN_FILE).unlink(missing_ok=True)
@@ -223,14 +222,7 @@ class _StoreWriter:
             if self.folder.exists() or not is_ours:
                 raise StoreError(f"{self.folder} was removed while it was written ({error}); encode again") from error
 
-    def _write_or_skip(
-        self,
-        number: int,
-        chunk: Iterator[Passage],
-        encoder: PassageEncoder | None,
-        progress: ProgressReporter,
-        take: Take,
-    ) -> int:
+    def _write_or_skip(self, number: int, chunk: Iterator[Passage], take: Take) -> int:
         """Consume the passages of one shard, encode them unless another process does, and return their number."""
         done = self._done_shard(number)
         if done is None:
@@ -240,7 +232,7 @@ class _StoreWriter:
                 done = self._done_shard(number)  # another process may have finished it since the first look
                 if claimed and done is None:
                     batch = list(chunk)
-                    take(partial(self._make_shard, number, batch, encoder, progress, lock))
+                    take(partial(self._make_shard, number, batch, lock))
                     handed_over = True
                     return len(batch)
             finally:
@@ -252,23 +244,17 @@ class _StoreWriter:
             text.update(passage_line(passage) if done else b"")
         if done and done["files"][f"{shard_name(number)}.{TEXT_PARTS[0]}"]["sha256"] != text.hexdigest():
             raise self._corpus_changed(number)
-        progress.skip(rows)
+        self.progress.skip(rows)
         return rows
 
-    def _make_shard(
-        self,
-        number: int,
-        batch: Sequence[Passage],
-        encoder: PassageEncoder | None,
-        progress: ProgressReporter,
-        held: Lock,
-    ) -> None:
+    def _make_shard(self, number: int, batch: Sequence[Passage], held: Lock) -> None:
         """Encode and write a shard, then give its claim back."""
+        encoder = self.encoder
         try:
             cut = self._count_cut(number, batch, encoder) if encoder else None
-            vectors = self._encode(number, batch, encoder, progress) if encoder else None
+            vectors = self._encode(number, batch, encoder) if encoder else None
             self._write_shard(number, batch, vectors, cut)
-            progress.advance(0 if encoder else len(batch))
+            self.progress.advance(0 if encoder else len(batch))
         finally:
             held.release()
 
@@ -279,16 +265,14 @@ class _StoreWriter:
             logger.warning("the model reads only the beginning of %d of the first %d passages", cut, len(batch))
         return cut
 
-    def _encode(
-        self, number: int, batch: Sequence[Passage], encoder: PassageEncoder, progress: ProgressReporter
-    ) -> npt.NDArray[Any]:
+    def _encode(self, number: int, batch: Sequence[Passage], encoder: PassageEncoder) -> npt.NDArray[Any]:
         """Return [n, D] vectors in the format of the store; what is done is saved every minute and on interruption."""
         made = PartialShard(self.folder / f"{shard_name(number)}.partial.npz", batch, self.settings["dimension"])
-        progress.skip(int(made.known.sum()))
+        self.progress.skip(int(made.known.sum()))
         try:
             for rows, vectors in encoder_batches(encoder, batch, made.known):
                 self._check_vectors(vectors, [batch[row] for row in rows])
-                progress.advance(made.add(rows, vectors))
+                self.progress.advance(made.add(rows, vectors))
         except BaseException:
             with suppress(OSError):
                 made.save()
@@ -354,11 +338,11 @@ class _StoreWriter:
                     return
             time.sleep(_POLL_SECONDS if waiting else 0)
 
-    def _complete(self, rows: int, shards: Sequence[dict[str, Any] | None], encoder: PassageEncoder | None) -> None:
+    def _complete(self, rows: int, shards: Sequence[dict[str, Any] | None]) -> None:
         if not (self.folder / STORE_FILE).exists():
             begun = (read_object(self.folder / PLAN_FILE) or {}).get("settings") or {}
             # Only now is it known whether a sync has encoded any text. What an earlier version began names no format.
-            settings = formatted(self.settings, compute_dtype(encoder) if KEY in begun else "")
+            settings = formatted(self.settings, compute_dtype(self.encoder) if FORMAT_KEY in begun else "")
             _write_json(self.folder / STORE_FILE, {"settings": settings, "passages": rows, "shards": shards})
         for pattern in STORE.leftovers:
             for leftover in self.folder.glob(pattern):

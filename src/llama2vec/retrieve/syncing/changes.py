@@ -10,20 +10,21 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llama2vec.data.corpus.document_ids import DocumentIds, document_groups, document_of, numbered
 from llama2vec.data.corpus.rows import passage_line, passage_of
-from llama2vec.data.documents.folder import SourceFile, Walk
+from llama2vec.data.documents.folder import SourceFile
 from llama2vec.errors import UnreadableError
 from llama2vec.files import disk_errors
 from llama2vec.records import Passage
-from llama2vec.retrieve.store.reader import VectorStore
+from llama2vec.retrieve.store.reader import VectorStore, store_passages
+from llama2vec.retrieve.syncing.folder_source import FolderSource
 from llama2vec.retrieve.syncing.inventory import FileRecord, Inventory
 from llama2vec.retrieve.syncing.removals import StillRemoved, still_removed
 from llama2vec.terminal import ProgressReporter
@@ -32,34 +33,6 @@ _SETTLED_NANOSECONDS = 2_000_000_000
 """A file that was written this recently may change again and keep its time."""
 _READ_PASSAGES = 2048
 _Old = FileRecord | None
-
-
-class Source(Protocol):
-    """A folder, and how passages come out of its files."""
-
-    @property
-    def folder(self) -> Path:
-        """The folder, or the one file."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """How the folder is read, for the next time; JSON types."""
-
-    @property
-    def plan(self) -> Mapping[str, Any]:
-        """What decides the passages besides a file's name and bytes; JSON types."""
-
-    def walk(self, without: Collection[Path]) -> Walk:
-        """Return the files, without those in ``without``."""
-
-    def content(self, file: SourceFile) -> bytes:
-        """Return the bytes of a file; an UnreadableError where there are none to be had."""
-
-    def read(self, file: SourceFile, content: bytes) -> tuple[Sequence[Passage], Sequence[str]]:
-        """Return a file's passages, and what is missing from them; an UnreadableError if nothing can be read."""
-
-    def stamp(self, file: SourceFile) -> str:
-        """Return what of a file's time its passages show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +75,20 @@ class Changes:
         old: What the index holds of each file; None = none was made yet.
         store: Its store; None = none that could be used, so every file is read.
         leave_out: Paths that do not belong to the folder, such as the index itself.
+        spool: Folder of the file that holds the texts of what is read, best on the disk that the index needs anyway.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: FolderSource,
         old: Inventory | None,
         store: VectorStore | None,
         *,
         leave_out: Sequence[Path] = (),
+        spool: Path | None = None,
     ) -> None:
         self._source, self._old, self._store = source, old, store
-        self._leave_out = leave_out
+        self._leave_out, self._spool_folder = leave_out, spool or Path(tempfile.gettempdir())
         self._same_folder = old is not None and old.folder == str(source.folder.resolve())
         self._same_plan = old is not None and old.plan == dict(source.plan)
         self._ids, self._repeats = DocumentIds(), False  # Those of the files that were read
@@ -122,8 +97,10 @@ class Changes:
 
     def __enter__(self) -> Changes:
         # Outside the stack, because closing the file writes what is still in memory.
-        with disk_errors(Path(tempfile.gettempdir()), only_full=True), ExitStack() as stack:
-            self._spool = stack.enter_context(tempfile.TemporaryFile())
+        with disk_errors(self._spool_folder, only_full=True), ExitStack() as stack:
+            # The system removes it even where the process is killed; a name that begins with a dot is never read.
+            spool = tempfile.TemporaryFile(prefix=".spool-", dir=self._spool_folder)
+            self._spool = stack.enter_context(spool)
             self._compare()
             self._spool.flush()
             self._opened = stack.pop_all()
@@ -165,9 +142,7 @@ class Changes:
         yield from self._stored(rows)
 
     def _stored(self, rows: range) -> Iterator[Passage]:
-        for begin in range(rows.start, rows.stop, _READ_PASSAGES):
-            assert self._store is not None
-            yield from self._store.passages(range(begin, min(begin + _READ_PASSAGES, rows.stop)))
+        return store_passages(self._store, rows) if self._store is not None else iter(())
 
     def _spooled(self, begin: int, end: int) -> Iterator[Passage]:
         place = begin

@@ -13,7 +13,7 @@ from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.records import Passage
 
-_READERS = 5
+_READERS = 6
 """Raise it when the readers make other documents of the same bytes, so that every index is read again."""
 
 
@@ -40,11 +40,7 @@ class FolderSource:
     @property
     def plan(self) -> Mapping[str, Any]:
         """What decides the passages besides a file's name and bytes: settings, tokenizer, and packages of readers."""
-        reading = self._reading.model_dump(mode="json", exclude={"strict", "include", "exclude"})
-        packages = {name: _version(name) for one in FORMATS for name in one.packages}
-        if old_office.program():  # Files that were skipped without it are read again
-            packages["LibreOffice"] = "installed"
-        return {"readers": _READERS, "reading": reading, "passages": dict(self._splitter.plan), "packages": packages}
+        return {**reading_plan(self._reading), "passages": dict(self._splitter.plan)}
 
     def walk(self, without: Collection[Path]) -> Walk:
         """Return the files, without those in ``without``."""
@@ -63,6 +59,15 @@ class FolderSource:
     def stamp(self, file: SourceFile) -> str:
         """Return what of a file's time its passages show: the day of its last change."""
         return modified_day(file.modified_ns)
+
+
+def reading_plan(settings: ReadingSettings) -> dict[str, Any]:
+    """Return what decides the documents of a file besides its name and bytes: settings, readers and their packages."""
+    reading = settings.model_dump(mode="json", exclude={"strict", "include", "exclude"})
+    packages = {name: _version(name) for one in FORMATS for name in one.packages}
+    if old_office.program():  # Files that were skipped without it are read again
+        packages["LibreOffice"] = "installed"
+    return {"readers": _READERS, "reading": reading, "packages": packages}
 
 
 def _version(package: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.artifact import read_object
-from llama2vec.config import ModelSettings, Settings
+from llama2vec.config import ModelSettings
 from llama2vec.data.documents.folder import UNREADABLE, check_there, walk
 from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
@@ -22,10 +22,11 @@ from llama2vec.records import Passage
 from llama2vec.retrieve.settings import LibrarySettings
 from llama2vec.retrieve.store.number_format import compute_dtype
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore
-from llama2vec.retrieve.syncing.folder_source import FolderSource
+from llama2vec.retrieve.syncing.folder_source import FolderSource, reading_plan
 from llama2vec.retrieve.syncing.inventory import STORE_FOLDER, Inventory
 from llama2vec.retrieve.syncing.library import Library, SyncReport, own_paths
-from llama2vec.terminal import counted
+from llama2vec.settings import LanguageSettings
+from llama2vec.terminal import counted, printable_line
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ _WALKS_PER_WAIT = 20
 """Watching takes at most this share of one core: a wait lasts so many times as long as a look at the folder."""
 
 
-class SyncSettings(Settings):
+class SyncSettings(LanguageSettings):
     """How a folder is read and indexed."""
 
     reading: ReadingSettings = ReadingSettings()
@@ -134,7 +135,7 @@ class Following:
                 if not is_watching:
                     raise
                 if str(error) != told:
-                    logger.warning("%s; the index stays as it is until a sync succeeds", error)
+                    logger.warning("%s; the index stays as it is until a sync succeeds", printable_line(str(error)))
                 seen, told = None, str(error)
                 delay = min(max(2 * delay, _SHORTEST_WAIT_SECONDS), _LONGEST_DELAY_SECONDS)
             is_watching = True
@@ -152,7 +153,7 @@ class Following:
         return old.folder == str(self.folder.resolve()) and settings == _merged(old, SyncSettings())
 
     def _left_as_it_is(self, old: Inventory, settings: SyncSettings) -> SyncReport:
-        """Return what the index holds, and warn of files that changed since the last sync."""
+        """Return what the index holds; warn of files that changed since the last sync, and of readers that did."""
         found = walk(self.folder, settings.reading, without=own_paths(self.index), told=_patterns(old)).files
         before, now = {one.path: one for one in old.files}, {one.name: one for one in found}
         changed = sum(one.passages > 0 and one.path not in now for one in old.files)
@@ -164,6 +165,11 @@ class Following:
                 "%s changed since the last sync; an index with vectors is not brought up to date without the model: "
                 "leave out --words",
                 counted(changed, "file"),
+            )
+        if any(old.plan.get(name) != now for name, now in reading_plan(settings.reading).items()):
+            logger.warning(
+                "the files were read by another version of llama2vec, or of a package that reads them; an index with "
+                "vectors is not brought up to date without the model: leave out --words"
             )
         return SyncReport(sum(one.passages for one in old.files), has_vectors=True, is_new=False, files=old.files)
 
@@ -207,9 +213,9 @@ class _LoadedWhenNeeded:
         """Number format in which the model computes or, before it is loaded, is going to."""
         if self._encoder is not None:
             return compute_dtype(self._encoder)
-        from llama2vec.model.device import choose_device, choose_dtype
+        from llama2vec.model.device import dtype_name
 
-        return str(choose_dtype(self._settings.dtype, choose_device(self._settings.device))).removeprefix("torch.")
+        return dtype_name(self._settings)
 
     def count_cut(self, passages: Sequence[Passage]) -> int:
         """Return how many passages the model does not read to their end; its tokenizer tells, without the weights."""
@@ -267,9 +273,9 @@ def _patterns(old: Inventory | None) -> frozenset[str]:
 def _merged(old: Inventory | None, given: SyncSettings) -> SyncSettings:
     """Return the settings of the last time with those that were given now."""
     kept = {"index": old.settings, **old.source} if old else {}
-    now = given.model_dump(exclude_unset=True)
+    now = given.model_dump(exclude_unset=True, exclude={"language"})  # Its sections have it
     if given.index.vector_format != "float32":
         # A format that is given now takes the place of the other one.
         kept["index"] = {name: value for name, value in kept.get("index", {}).items() if name not in ("half", "int8")}
-    parts = {name: {**kept.get(name, {}), **now.get(name, {})} for name in SyncSettings.model_fields}
+    parts = {name: {**kept.get(name, {}), **now.get(name, {})} for name in ("reading", "passages", "index")}
     return SyncSettings.model_validate(parts)

@@ -74,6 +74,7 @@ class Inventory(BaseModel):
     plan: dict[str, Any]  # What decides the passages of a file besides its bytes
     model: dict[str, Any] | None = None  # How to load the encoder, with paths relative to the store; None = not known
     contract_hash: str = ""  # How the vectors were made; "" without vectors
+    versions: dict[str, int] = {}  # Formats of the table of fields and of BM25's words; {} = not known
     files: tuple[FileRecord, ...]  # Sorted by path
 
     @classmethod

@@ -1,4 +1,4 @@
-"""An index that follows a folder: only what changed is read and encoded, and the new state appears in one step.
+"""Library, an index that follows a folder: only what changed is read and encoded, and the state changes in one step.
 
 INDEX/documents.json    what is known of every file (:mod:`inventory`)
 INDEX/store/            vectors and passages (:mod:`store`), sorted by path, then by place in the file
@@ -25,13 +25,16 @@ from llama2vec.files import check_inputs, remove
 from llama2vec.manifest import digest
 from llama2vec.model.source import cache_folder
 from llama2vec.records import Passage, VectorFormat
+from llama2vec.retrieve.index.field_table import TABLE_VERSION
 from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.index.lexical import words_version
 from llama2vec.retrieve.settings import LibrarySettings
 from llama2vec.retrieve.store.journal import Journal, kept_journals, remove_journals
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store.reuse import KnownVectors
 from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
-from llama2vec.retrieve.syncing.changes import Changes, Counts, Source
+from llama2vec.retrieve.syncing.changes import Changes, Counts
+from llama2vec.retrieve.syncing.folder_source import FolderSource
 from llama2vec.retrieve.syncing.inventory import (
     INDEX_FOLDER,
     INVENTORY_FILE,
@@ -41,6 +44,7 @@ from llama2vec.retrieve.syncing.inventory import (
     Inventory,
 )
 from llama2vec.retrieve.syncing.removals import rows_of, without
+from llama2vec.terminal import printable_line
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +98,7 @@ class Library:
 
     def sync(
         self,
-        source: Source,
+        source: FolderSource,
         encoder: PassageEncoder | None = None,
         settings: LibrarySettings | None = None,
         *,
@@ -166,8 +170,8 @@ class Library:
                 offsets = [row - span.start for row in span if row in removed]
                 files.append(without(record, offsets, store.passages(span)) if offsets else record)
             encoder = _OnlyKnown(store, len(store) - len(removed)) if store.has_vectors else None
-            after = old.model_copy(update={"files": tuple(files)})
             settings = LibrarySettings.model_validate(old.settings)
+            after = old.model_copy(update={"files": tuple(files), "versions": _versions(settings)})
             folder = work.begin()
 
             def passages() -> Iterator[Passage]:
@@ -222,7 +226,7 @@ class _Sync:
     def __init__(
         self,
         work: Work,
-        source: Source,
+        source: FolderSource,
         encoder: PassageEncoder | None,
         settings: LibrarySettings,
         model: Mapping[str, Any] | None,
@@ -233,7 +237,7 @@ class _Sync:
 
     def run(self, old: Inventory | None, store: VectorStore | None) -> SyncReport:
         target, plan = self._work.output.resolve(), dict(self._source.plan)
-        with Changes(self._source, old, store, leave_out=own_paths(target)) as changes:
+        with Changes(self._source, old, store, leave_out=own_paths(target), spool=target.parent) as changes:
             after = Inventory(
                 folder=str(self._source.folder.resolve()),
                 settings=self._settings.model_dump(mode="json"),
@@ -241,6 +245,7 @@ class _Sync:
                 plan=plan,
                 model=dict(self._model) if self._model else None,
                 contract_hash=self._encoder.contract_hash if self._encoder else "",
+                versions=_versions(self._settings),
                 files=changes.records,
             )
             self._check(changes, after)
@@ -307,13 +312,13 @@ class _Sync:
 def _warn_of_removed(counts: Counts) -> None:
     """Warn where removed passages are back, or may be."""
     for path in counts.returned:
-        logger.warning("%s changed, so its removed passages are back", path)
+        logger.warning("%s changed, so its removed passages are back", printable_line(path))
     for path, lost, removed in counts.resplit:
         which = f"{lost} of its {removed} removed passages" if removed > 1 else "its removed passage"
         have = "has" if lost == 1 else "have"
         logger.warning(
             "%s is read or split differently now: %s %s no counterpart, and the text may be back in others",
-            path, which, have,
+            printable_line(path), which, have,
         )  # fmt: skip
 
 
@@ -346,7 +351,12 @@ def _write(
 
 def _made_by(inventory: Inventory) -> tuple[Any, ...]:
     """Return what decides store and index besides the passages; a model may be known before it has made vectors."""
-    return inventory.folder, inventory.settings, inventory.model, inventory.contract_hash
+    return inventory.folder, inventory.settings, inventory.model, inventory.contract_hash, inventory.versions
+
+
+def _versions(settings: LibrarySettings) -> dict[str, int]:
+    """Return the versions of what an index makes of its passages; where one is raised, the next sync makes it again."""
+    return {"fields": TABLE_VERSION, "words": words_version(settings.language)}
 
 
 def _journal_path(target: Path) -> Path:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from llama2vec.data.documents.splitting import passage_id
 from llama2vec.errors import DataError
 from llama2vec.records import Passage
+from llama2vec.retrieve.index.field_table import composed
 from llama2vec.retrieve.store.reader import VectorStore, store_passages
 from llama2vec.retrieve.syncing.inventory import FileRecord, Inventory
 
@@ -21,29 +22,39 @@ from llama2vec.retrieve.syncing.inventory import FileRecord, Inventory
 def rows_of(ids: Sequence[str], inventory: Inventory, store: VectorStore) -> set[int]:
     """Return the rows that ids of passages, or paths of files and documents, name.
 
+    A name that the index does not spell so names what is the same in another Unicode form.
+
     Raises:
         DataError: The index has no such document or passage, nor had it.
     """
     found: dict[str, set[int]] = {name: set() for name in ids}
+    alike: dict[str, set[int]] = {composed(name): set() for name in ids}
     files = {record.path for record in inventory.files}
-    paths = (record.path for record, span in inventory.spans() for _ in span)
-    for row, (path, passage) in enumerate(zip(paths, store_passages(store), strict=True)):
+    path_of_row = (record.path for record, span in inventory.spans() for _ in span)
+    for row, (path, passage) in enumerate(zip(path_of_row, store_passages(store), strict=True)):
         document, _, part = passage.id.rpartition("#")
         names = {path, passage.id, passage.place.document if passage.place else path}
         for name in names | ({document} if part.isdecimal() else set()):
-            if name in found and (name == path or name not in files):  # A file's path may be another one's id
+            if name != path and name in files:  # A file's path may be another one's id
+                continue
+            if name in found:
                 found[name].add(row)
-    gone = [record for record in inventory.files if record.removed]
-    missing = [name for name, rows in found.items() if not rows and not _was_removed(name, gone)]
-    if missing:
-        raise DataError(f"the index has no document or passage {missing[0]!r}; give its path or id as search shows it")
+            if (form := composed(name)) in alike:
+                alike[form].add(row)
+    paths = [record.path for record in inventory.files if record.removed]
+    gone = {*paths, *map(passage_id, paths)}
+    for name, rows in found.items():
+        if rows or _was_removed(name, gone):
+            continue
+        rows |= alike[composed(name)]
+        if not rows and not _was_removed(composed(name), set(map(composed, gone))):
+            raise DataError(f"the index has no document or passage {name!r}; give its path or id as search shows it")
     return set().union(*found.values())
 
 
-def _was_removed(name: str, records: Sequence[FileRecord]) -> bool:
+def _was_removed(name: str, gone: Collection[str]) -> bool:
     """Tell whether an id names a file of which something was removed before, or a part of it."""
-    paths = {passage_id(record.path) for record in records} | {record.path for record in records}
-    return name in paths or name.rpartition("#")[0] in paths
+    return name in gone or name.rpartition("#")[0] in gone
 
 
 def without(record: FileRecord, offsets: Sequence[int], passages: Sequence[Passage]) -> FileRecord:

@@ -13,7 +13,8 @@ from llama2vec.score.report import text as wording
 from llama2vec.score.report.content import Content, TaskResults, averages
 from llama2vec.score.report.plots import Curve, CurveFamily, Estimate, Plot
 from llama2vec.score.report.sources import SeedTable
-from llama2vec.score.report.text import Cell, Training, best_values, score_cell
+from llama2vec.score.report.text import Training, best_values, score_cell
+from llama2vec.tables import Cell
 from llama2vec.terminal import counted
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -48,7 +49,10 @@ def render_page(content: Content) -> str:
 
 
 def _overview(content: Content) -> dict[str, Any]:
-    """Return the table of systems and tasks, where there are several of both, and the plot of all differences."""
+    """Return the table of systems and tasks, where there are several tasks, and the plots of all of them.
+
+    A line stands for a system; where there are more tasks than systems, for a task, so that the table stays narrow.
+    """
     tasks, systems = content.headline, content.systems
     by_task = [{report.system: report for report in task.reports} for task in tasks]
     best = [best_values(task.reports, task.metrics).get(task.metrics[0]) for task in tasks]
@@ -68,8 +72,12 @@ def _overview(content: Content) -> dict[str, Any]:
     figures += [_forest("forest", pairs)] if len(tasks) > 1 and len(pairs) > 1 else []
     figures += [_family_plot(number, family) for number, family in enumerate(content.sources.curves, start=1)]
     columns = [Cell(task.label, task.metrics[0]) for task in tasks]
-    head: Sequence[str | Cell] = ["System", *columns, *(["average"] if means else [])]
-    return {"rows": [head, *rows] if len(tasks) > 1 else [], "figures": figures}
+    head: Sequence[str | Cell] = ["System", *columns, *([Cell("average")] if means else [])]
+    table, best_of = [head, *rows], "column"
+    if len(tasks) > len(systems):
+        table, best_of = [["Task", *systems], *[*zip(*table, strict=True)][1:]], "line"
+    caption = f"First metric of each task, with 95 % intervals; the best of each {best_of} is bold"
+    return {"rows": table if len(tasks) > 1 else [], "caption": caption, "figures": figures}
 
 
 def _family_plot(number: int, family: CurveFamily) -> Plot:
@@ -99,17 +107,22 @@ def _scores_plot(key: str, tasks: Sequence[TaskResults]) -> Plot:
 
 
 def _forest(key: str, pairs: Sequence[tuple[Comparison, PairedTest]]) -> Plot:
-    """Draw differences: under a heading for each pair of systems, or where there is one task, in one list."""
+    """Draw differences: tasks under each pair of systems, or where there is one task, systems under their reference."""
     tasks, metrics = ({getattr(one, part) for one, _ in pairs} for part in ("task", "metric"))
     groups: dict[str, list[Estimate]] = {}
     for comparison, pair in pairs:
-        name, task = wording.pair_name(pair), comparison.task or "unnamed task"
-        where = f"{task} ({comparison.metric})" if len(metrics) > 1 else task
-        heading, label = (name, where) if len(tasks) > 1 else (comparison.metric if len(metrics) > 1 else "", name)
+        task = comparison.task or "unnamed task"
+        suffix = f" ({comparison.metric})" if len(metrics) > 1 else ""
+        if len(tasks) > 1:
+            heading, label = wording.pair_name(pair), f"{task}{suffix}"
+        else:
+            # Two long names would not both fit beside the plot.
+            heading, label = f"against {pair.first}{suffix}", pair.second
         groups.setdefault(heading, []).append(Estimate(label, pair.difference, pair.interval))
     axis = f"difference in {metrics.pop()}" if len(metrics) == 1 else "difference"
+    sides = ("system named first", "other") if len(tasks) > 1 else ("named system", "one in the heading")
     caption = (
-        "Mean differences with 95 % intervals. Right of 0 the system named first is better, left of it the other; "
+        f"Mean differences with 95 % intervals. Right of 0 the {sides[0]} is better, left of it the {sides[1]}; "
         "what crosses 0 is grey."
     )
     return plots.estimates_plot(groups, key=key, title="Differences", axis=axis, caption=caption, zero=True)
@@ -185,7 +198,7 @@ def _training_plot(number: int, trainings: Sequence[Training], name: str) -> Plo
     if not curves:
         return None
     axis = wording.figure_name(name)
-    caption = f"{axis[0].upper()}{axis[1:]} over the optimizer steps."
+    caption = f"{wording.sentence_start(axis)} over the optimizer steps."
     return plots.curves_plot(
         curves, key=f"training-{number}", title=caption.partition(" over")[0], axis=axis, caption=caption
     )

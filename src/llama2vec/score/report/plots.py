@@ -21,7 +21,14 @@ from llama2vec.errors import MissingDependencyError
 from llama2vec.score.significance import query_differences
 from llama2vec.terminal import counted
 
-_STAND_IN = {"ink": "#010201", "muted": "#010202", "grid": "#010203", "win": "#010204", "loss": "#010205"}
+_STAND_IN = {
+    "ink": "#010201",
+    "muted": "#010202",
+    "grid": "#010203",
+    "win": "#010204",
+    "loss": "#010205",
+    "card": "#010206",
+}
 SERIES = 8  # Number of colors; further series begin again
 _STAND_IN |= {f"series-{number}": f"#0102{16 + number:02x}" for number in range(SERIES)}
 _VARIABLE = {color: f"var(--plot-{name})" for name, color in _STAND_IN.items()}
@@ -104,7 +111,7 @@ def estimates_plot(
                 axes.plot(estimate.interval, [place, place], color=color, linewidth=2, solid_capstyle="round")
             axes.plot([estimate.value], [place], "o", color=color, markersize=5.5)
         if zero:
-            axes.axvline(0, color=_STAND_IN["muted"], linewidth=1)
+            axes.axvline(0, color=_STAND_IN["muted"], linewidth=1, zorder=1.2)
         axes.locator_params(axis="x", nbins=6)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_yticks(range(len(rows)), [_short(label) if estimate else "" for label, estimate in rows])
@@ -112,6 +119,8 @@ def estimates_plot(
             text.set_color(_STAND_IN["ink"])
         for place, (heading, estimate) in enumerate(rows):
             if estimate is None:
+                # Grid and zero line would run through the letters.
+                axes.axhspan(place - 0.6, place + 0.5, color=_STAND_IN["card"], linewidth=0, zorder=1.5)
                 _heading(figure, axes, place, heading)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)

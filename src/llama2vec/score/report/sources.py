@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from llama2vec.errors import ConfigError, DataError
 from llama2vec.files import file_sha256, read_text
-from llama2vec.manifest import MANIFEST_FILE, RUN_FORMAT, RUN_RECORD
+from llama2vec.manifest import MANIFEST_FILE, RUN_FORMAT, RUN_RECORD, SEEDS_FILE
 from llama2vec.records import Report
 from llama2vec.score.comparison import Comparison
 from llama2vec.score.report.plots import CurveFamily
@@ -38,7 +38,6 @@ LOG_FILE = "log.jsonl"
 
 logger = logging.getLogger(__name__)
 
-SEEDS_FILE = "seeds.json"
 _KINDS = "what evaluate --output or compare --output wrote, or a folder of adapt, finetune or run"
 
 _STAGES = TypeAdapter(dict[str, dict[str, Any]])
@@ -122,16 +121,16 @@ def read_sources(paths: Iterable[str | Path]) -> Sources:
     return sources
 
 
-def seed_folders(folder: Path) -> dict[int, Path]:
+def seed_folders(folder: Path, table: SeedTable | None = None) -> dict[int, Path]:
     """Return the folders that ``--seeds`` made in a folder, by seed; empty where there are none.
 
-    Where a table says which seeds belong together, the others are left out with a warning.
+    Where a table says which seeds belong together, the others are left out with a warning. None = that of the folder.
     """
     every = {seed: path for path in folder.glob("seed-*") if path.is_dir() and (seed := _seed(path)) is not None}
     found = dict(sorted(every.items()))
-    if not (folder / SEEDS_FILE).is_file():
+    table = table or _table(folder)
+    if table is None:
         return found
-    table = _table(folder)
     if others := [str(seed) for seed in found if seed not in table.seeds]:
         logger.warning("%s: left out seed %s, which %s does not name", folder, first_few(others), SEEDS_FILE)
     for seed in table.seeds:
@@ -140,9 +139,9 @@ def seed_folders(folder: Path) -> dict[int, Path]:
     return {seed: found[seed] for seed in sorted(table.seeds)}
 
 
-def _table(folder: Path) -> SeedTable:
+def _table(folder: Path) -> SeedTable | None:
     file = folder / SEEDS_FILE
-    return validated(_SEEDS, read_json(file), str(file))
+    return validated(_SEEDS, read_json(file), str(file)) if file.is_file() else None
 
 
 def _seed(folder: Path) -> int | None:
@@ -160,20 +159,19 @@ def _read_seed(folder: Path, seed: int, sources: Sources) -> bool:
     return found
 
 
-def _read_seeds(folder: Path, sources: Sources) -> bool:
+def _read_seeds(folder: Path, table: SeedTable, sources: Sources) -> bool:
     """Read what ``--seeds`` wrote: the table of all seeds, and the folder of each."""
-    table = _table(folder)
     sources.files.append(_source_file(folder / SEEDS_FILE, "seeds"))
     sources.seeds.append(table.model_copy(update={"where": str(folder)}))
-    for seed, path in seed_folders(folder).items():
+    for seed, path in seed_folders(folder, table).items():
         _read_seed(path, seed, sources)
     return True
 
 
 def _read_folder(folder: Path, sources: Sources) -> bool:
     """Read seeds, a run, a training or every result of a folder; tell whether there is one."""
-    if (folder / SEEDS_FILE).is_file():
-        return _read_seeds(folder, sources)
+    if table := _table(folder):
+        return _read_seeds(folder, table, sources)
     if (folder / RUN_RECORD).is_file():
         return _read_run(folder, sources)
     if (folder / LOG_FILE).is_file():

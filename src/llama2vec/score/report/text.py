@@ -9,15 +9,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
 from llama2vec.records import Report
 from llama2vec.score.comparison import Comparison, PairedTest, ShownQuery
 from llama2vec.score.significance import SAME
 from llama2vec.score.tasks import TaskScore
+from llama2vec.tables import Cell, Rows, Table
 from llama2vec.terminal import counted
 
 MINUS, NONE = "−", "–"
@@ -122,6 +118,15 @@ def figure_name(name: str) -> str:
     return _FIGURES.get(base, base.replace("_", " ")) + (", held out" if base != name else "")
 
 
+def sentence_start(name: str) -> str:
+    """Return a name with a capital, unless it has capitals of its own.
+
+    >>> sentence_start("gradient norm"), sentence_start("nDCG@10, held out")
+    ('Gradient norm', 'nDCG@10, held out')
+    """
+    return f"{name[0].upper()}{name[1:]}" if name.partition(" ")[0].islower() else name
+
+
 def figure_names(trainings: Sequence[Training]) -> list[str]:
     """Return the figures that are drawn, losses first, and training before held-out text."""
     names = {name for training in trainings for line in training.log for name in line}
@@ -168,38 +173,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
+_HIGHER = "Higher is better."
+_SCORES = f"{_HIGHER} [95 % bootstrap interval]"
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#~&])")
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A value, its interval in a lighter style, and whether it is the best of its column."""
-
-    text: str
-    interval: str = ""
-    best: bool = False
-
-
-Rows = Sequence[Sequence[str | Cell]]
-"""The first row is the head."""
-
-
-def terminal_table(rows: Rows, title: str = "", caption: str = "") -> Table:
-    """Return a table for the terminal, the first column left-aligned and the others right-aligned."""
-    # Text objects, because square brackets in strings would be read as markup.
-    table = Table(title=Text(title) if title else None, caption=Text(caption) if caption else None)
-    table.title_justify = table.caption_justify = "left"
-    for place, name in enumerate(rows[0]):
-        table.add_column(_text(name), justify="right" if place else "left", overflow="fold")
-    for row in rows[1:]:
-        table.add_row(*map(_text, row))
-    return table
-
-
-def _text(cell: str | Cell) -> Text:
-    if isinstance(cell, str):
-        return Text(cell)
-    return Text.assemble((cell.text, "bold" if cell.best else ""), (f" {cell.interval}".rstrip(), "dim"))
 
 
 def markdown_table(rows: Rows) -> str:
@@ -258,7 +234,7 @@ def best_values(reports: Iterable[Report], metrics: Iterable[str]) -> dict[str, 
 
 def system_tables(reports: Sequence[Report]) -> list[Table]:
     """Return a terminal table per task, with a row per system."""
-    return [terminal_table(rows, task, "[95 % bootstrap interval]") for task, rows in _rows_by_task(reports).items()]
+    return [Table(rows, task, _SCORES) for task, rows in _rows_by_task(reports).items()]
 
 
 def system_markdown(reports: Sequence[Report]) -> str:
@@ -273,17 +249,18 @@ def _rows_by_task(reports: Sequence[Report]) -> dict[str, Rows]:
 
 
 def task_table(scores: Sequence[TaskScore]) -> Table:
-    """Return one system's scores: a row per task, its headline metric first, and a row per average."""
-    rows: list[list[str | Cell]] = [["Task", "Metric", "Score", "Others", "Time"]]
+    """Return one system's scores: a row per task, with the interval of its headline metric, and a row per average."""
+    metrics = list(dict.fromkeys(metric for one in scores for metric in one.report.metrics))
+    rows: list[list[str | Cell]] = [["Task", *metrics, "time"]]
     for one in scores:
-        headline, *others = one.report.metrics
-        cell = score_cell(one.report, headline, one.report.metrics[headline])
-        rest = ", ".join(f"{metric} {score(one.report.metrics[metric])}" for metric in others)
-        time = "kept" if one.result.kept else f"{one.result.seconds:,.0f} s"
-        rows.append([one.task.name, headline, cell, rest, time])
-    for (family, metric), (count, mean) in family_averages(scores).items():
-        rows.append([f"average of {count} {family} tasks", metric, score(mean), "", ""])
-    return terminal_table(rows, scores[0].report.system if scores else "", "[95 % bootstrap interval]")
+        cells = [score_cell(one.report, metric) for metric in metrics]
+        headline = next(iter(one.report.metrics))
+        shown = [cell if metric == headline else cell.text for metric, cell in zip(metrics, cells, strict=True)]
+        rows.append([one.task.name, *shown, "kept" if one.result.kept else f"{one.result.seconds:,.0f} s"])
+    for (family, averaged), (count, mean) in family_averages(scores).items():
+        means = [score(mean) if metric == averaged else "" for metric in metrics]
+        rows.append([f"average of {count} {family} tasks", *means, ""])
+    return Table(rows, scores[0].report.system if scores else "", _SCORES)
 
 
 def family_averages(scores: Sequence[TaskScore]) -> dict[tuple[str, str], tuple[int, float]]:
@@ -305,7 +282,7 @@ def family_averages(scores: Sequence[TaskScore]) -> dict[tuple[str, str], tuple[
 _RUN_COLUMNS = {"unanswered_queries": "queries it lacks", "depth": "depth", "seeds": "seeds"}
 
 
-def terminal_comparison(comparison: Comparison) -> Group:
+def terminal_comparison(comparison: Comparison) -> list[str | Table]:
     """Return systems, tests, verdicts and the queries that changed most, for the terminal."""
     pairs, queries = comparison.pairs, len(next(iter(comparison.per_query.values())))
     title = " · ".join(
@@ -313,21 +290,22 @@ def terminal_comparison(comparison: Comparison) -> Group:
         for part in (comparison.task, comparison.metric, counted(queries, "judged query", "judged queries"))
         if part
     )
-    parts: list[RenderableType] = [
-        terminal_table(_compared_systems(comparison), title),
-        terminal_table([_PAIR_HEAD, *map(_pair_row, pairs)], caption=_method(comparison)),
-        *(Text(_sentence(pair, corrected=len(pairs) > 1)) for pair in pairs),
+    parts: list[str | Table] = [
+        Table(_compared_systems(comparison), title, _HIGHER),
+        "",
+        Table([_PAIR_HEAD, *map(_pair_row, pairs)], note=_method(comparison)),
+        "",
+        *(_sentence(pair, corrected=len(pairs) > 1) for pair in pairs),
     ]
     for pair in pairs:
         if pair.changed:
-            parts.append(Text(f"\nQueries that changed most, {pair_name(pair)}", style="bold"))
+            parts += ["", f"Queries that changed most, {pair_name(pair)}"]
         for query_id, first, second in pair.changed:
-            query, change = comparison.shown.get(query_id, ShownQuery("", {})), difference(second - first)
-            head = Text(f"{change}  {query_id}  ({score(first)} → {score(second)})  {query.text}")
-            head.stylize("green" if second > first else "red", 0, len(change))
-            parts.append(head)
-            parts += [Padding(Text(line, style="dim"), (0, 0, 0, 8)) for line in _answers(query, pair)]
-    return Group(*parts)
+            query = comparison.shown.get(query_id, ShownQuery("", {}))
+            change = f"{difference(second - first)}  {query_id}  ({score(first)} → {score(second)})"
+            parts.append(f"{change}  {' '.join(query.text.split())}".rstrip())
+            parts += [f"{' ' * 8}{' '.join(line.split())}" for line in _answers(query, pair)]
+    return parts
 
 
 def _compared_systems(comparison: Comparison) -> list[list[str]]:
@@ -346,12 +324,12 @@ def _compared_systems(comparison: Comparison) -> list[list[str]]:
 _PAIR_HEAD = ["Pair", "difference", "d_z", "p, t-test", "p, randomized", "win/tie/loss"]
 
 
-def _pair_row(pair: PairedTest) -> list[str]:
+def _pair_row(pair: PairedTest) -> list[str | Cell]:
     effect = NONE if pair.effect_size is None else score(pair.effect_size)
     return [
         pair_name(pair),
-        f"{difference(pair.difference)} {interval(pair.interval, signed=True)}",
-        f"{effect} {interval(pair.effect_interval, signed=True)}".rstrip(),
+        Cell(difference(pair.difference), interval(pair.interval, signed=True)),
+        Cell(effect, interval(pair.effect_interval, signed=True)),
         p_value_text(pair.t_p_corrected),
         p_value_text(pair.randomization_p_corrected),
         f"{pair.wins}/{pair.ties}/{pair.losses}",

@@ -4,14 +4,11 @@
 const SHORTEST_PREFIX = 4;
 const SHORTEST_STEM = 5;
 const LONGEST_ENDING = 3;
-const LITTLE_WORDS = new Set(
-  ("a an and are as at be been but by can could did do does for from had has have how i if in into is it its me my of on " +
-   "or our should so than that the their them then there these they this to was we were what when where which who " +
-   "whom whose why will with would you your").split(" "));
 
-// Marks that any script may have, vowels that writers of Arabic and Hebrew leave out, tatweel, and joiners.
+// Marks that any script may have, vowels that writers of Arabic and Hebrew leave out, tatweel, and joiners. The ı of
+// Turkish, whose capital is I, counts as i.
 const LEFT_OUT = /(?=[\p{sc=Inherited}\p{sc=Arabic}\p{sc=Hebrew}])\p{M}|[\u0640\u200c\u200d]/gu;
-const fold = (text) => text.normalize("NFD").toLowerCase().replace(LEFT_OUT, "");
+const fold = (text) => text.normalize("NFD").toLowerCase().replace(LEFT_OUT, "").replaceAll("ı", "i");
 
 // Words, and overlapping pairs of letters of scripts without spaces, as BM25 reads them: [text, begin, end].
 const SIGNS = "\\p{sc=Han}\\p{sc=Hiragana}\\p{sc=Katakana}\\p{sc=Hangul}ー";
@@ -40,11 +37,8 @@ function* piecesOf(text) {
   }
 }
 
-function wordsOf(question) {
-  const words = [...new Set([...piecesOf(question)].map(([piece]) => fold(piece)))];
-  const telling = words.filter((word) => !LITTLE_WORDS.has(word));
-  return telling.length ? telling : words;
-}
+// The server knows the little words of the passage's language, and leaves them out.
+const wordsOf = (hit) => [...new Set(hit.words.map(fold))];
 
 // The same word with another ending: wing and wings, delays and delayed.
 function alike(word, wanted) {

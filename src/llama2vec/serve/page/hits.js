@@ -27,7 +27,7 @@ function othersWith(hit, answer) {
 function hitOf(hit, answer, best, others) {
   const item = at("hit").content.firstElementChild.cloneNode(true);
   const part = (name) => item.querySelector(`.${name}`);
-  const words = wordsOf(answer.query);
+  const words = wordsOf(hit);
   part("rank").textContent = `${hit.rank}`;
   item.classList.toggle("code", isCode(hit));
   showTitle(part("title"), hit, words);

@@ -70,7 +70,8 @@ def test_the_table_shows_speed_cosines_and_latency_and_names_what_did_not_run(fi
     from benchmarks.speed.encoding_peers_table import table
 
     lines = table(file).splitlines()
-    assert "| OpenVINO | bfloat16 | 900 (1.23) | 0.99910 | 0.99910 | 10 (12) | 2.0 |" in lines
+    assert "| OpenVINO | bfloat16 | 900 (1.23) |" in lines
+    assert "| OpenVINO | bfloat16 | 0.99910 | 0.99910 | 10 (12) | 2.0 |" in lines
     assert lines[-1] == "- sentence-transformers, ONNX, float32: not measured (ImportError: no optimum)"
 
 

@@ -59,23 +59,23 @@ def row_of(table: str, name: str) -> list[str]:
 
 def test_the_main_table_holds_means_and_spread_of_arms_with_a_complete_seed(scores: Scores) -> None:
     table = main_table(scores)
-    assert "| arm | seeds | one | two | average |" in table
-    assert row_of(table, "BM25") == ["BM25", "1/1", "0.500", "0.500", "**0.500**"]
+    assert "| arm (seeds) | average | one | two |" in table
+    assert row_of(table, "BM25 (1/1)") == ["BM25 (1/1)", "**0.500**", "0.500", "0.500"]
     # one: 0.475 and 0.575; two: 0.7 and 0.7.
-    name = "EBAE + EBAR → labels"
-    assert row_of(table, name) == [name, "2/2", "0.525 ± 0.071", "0.700 ± 0.000", "**0.612** ± 0.035"]
+    name = "EBAE + EBAR → labels (2/2)"
+    assert row_of(table, name) == [name, "**0.612**<br>± 0.035", "0.525<br>± 0.071", "0.700<br>± 0.000"]
     # One set of two is there for EBAE + EBAR, none for EBAR.
-    assert "| EBAE + EBAR |" not in table
-    assert "| EBAR |" not in table
+    assert "| EBAE + EBAR (" not in table
+    assert "| EBAR (" not in table
     assert "missing" not in table
 
 
 def test_an_arm_is_finished_when_every_planned_seed_has_every_set(scores: Scores) -> None:
-    assert row_of(TABLES["finished"][1](scores), "raw → labels")[1] == "2/2"
+    assert row_of(TABLES["finished"][1](scores), "raw → labels (2/2)")
     del scores.results["cells"]["toy"][Cell(tuned(NONE), 1).key]
     fewer = Scores(scores.results, scores.protocol)
-    assert "| raw → labels |" not in TABLES["finished"][1](fewer)
-    assert row_of(main_table(fewer), "raw → labels")[1] == "1/2"
+    assert "| raw → labels (" not in TABLES["finished"][1](fewer)
+    assert row_of(main_table(fewer), "raw → labels (1/2)")
 
 
 def test_a_query_is_averaged_over_the_seeds_before_it_is_tested(scores: Scores) -> None:
@@ -172,7 +172,7 @@ def test_p_values_are_corrected_over_the_comparisons_that_could_be_made(scores: 
 def test_the_tables_of_tests_hold_only_comparisons_of_arms_that_are_there(scores: Scores) -> None:
     table = significance_table(scores)
     lines = [line for line in table.splitlines() if line.startswith("| raw → labels | EBAE + EBAR → labels |")]
-    assert re.search(r"\| 2 \| \+0\.438 \[", lines[0])
+    assert re.search(r"\| 2 \| \+0\.438<br>\[", lines[0])
     assert lines[0].endswith("| 6/0/0 |")
     assert "raw, mean pooling" not in table
     assert "over the 2 comparisons of this table" in table
@@ -343,18 +343,26 @@ def test_the_hybrid_table_averages_the_five_sets_and_tests_against_bm25(
     }
     (tmp_path / "hybrid-smollm2-mine-cpu.json").write_text(json.dumps(file), encoding="utf-8")
     table = results_tables.hybrid_table("mine", tmp_path).splitlines()
-    assert table[2] == "| BM25 | 0.300 | 0.300 | 0.900 | **0.300** | – |"
-    assert table[3].startswith("| ours + BM25 | 0.550 | 0.550 | 0.100 | **0.550** | +0.250 [")
+    assert table[0] == "| set | BM25 | ours + BM25 |"
+    assert table[2:6] == [
+        "| one | 0.300 | 0.550 |",
+        "| two | 0.300 | 0.550 |",
+        "| three | 0.900 | 0.100 |",
+        "| **average** | **0.300** | **0.550** |",
+    ]
+    assert table[7] == "| average of | vs BM25 |"
+    assert table[9].startswith("| ours + BM25 | +0.250 [")
     assert "words" not in "".join(table)
     assert "over one, two, each set alike" in table[-1]
     for rows in (averaged, other):
         rows |= {"all-MiniLM-L6-v2": row(0.6, 0.8), "min-max(all-MiniLM-L6-v2+bm25)": row(0.7, 0.9)}
     (tmp_path / "hybrid-smollm2-mine-cpu.json").write_text(json.dumps(file), encoding="utf-8")
     table = results_tables.hybrid_table("mine", tmp_path).splitlines()
-    assert table[0].endswith("| vs BM25 | vs MiniLM | vs MiniLM + BM25 |")
-    assert re.search(r"\*\*0\.550\*\* \| \+0\.250 \[.*, p .*\| -0\.150 \[.*\| -0\.250 \[", table[3])
-    assert table[4].startswith("| all-MiniLM-L6-v2 | 0.700 | 0.700 | 0.700 | **0.700** | +0.400 [")
-    assert table[4].endswith("| – | – |")
-    assert re.search(r"\+0\.500 \[.*\| \+0\.100 \[.*\| – \|$", table[5])
+    assert table[0] == "| set | BM25 | ours + BM25 | all-MiniLM-L6-v2 | all-MiniLM-L6-v2 + BM25 |"
+    assert table[5] == "| **average** | **0.300** | **0.550** | **0.700** | **0.800** |"
+    assert table[7] == "| average of | vs BM25 | vs MiniLM | vs MiniLM + BM25 |"
+    assert re.match(r"\| ours \+ BM25 \| \+0\.250 \[.*<br>p .*\| -0\.150 \[.*\| -0\.250 \[", table[9])
+    assert re.match(r"\| all-MiniLM-L6-v2 \| \+0\.400 \[.*\| – \| – \|$", table[10])
+    assert re.search(r"\+0\.500 \[.*\| \+0\.100 \[.*\| – \|$", table[11])
     with pytest.raises(results_tables.TableError, match=r"hybrid-smollm2-other-cpu\.json cannot be read"):
         results_tables.hybrid_table("other", tmp_path)

@@ -18,7 +18,10 @@ from llama2vec.data.examples.unlabeled import (
     adaptation_examples,
     cut_into_pieces,
     group_documents,
+    joined,
+    limited_passages,
     pairs_from_corpus,
+    sentence_parts,
     sentences,
 )
 from llama2vec.data.settings import CorpusPairSettings, PairShares, TextSettings
@@ -157,6 +160,36 @@ def test_pairs_of_one_passage_share_its_id_and_hold_no_empty_text(corpus: list[P
         assert len(pair.query.split()) <= chosen.query_max_words
 
 
+def test_a_limit_of_text_takes_passages_from_all_over_the_corpus_with_what_follows_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "llama2vec")
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [{"_id": f"{name}-{number}", "text": f"{name} {number}"} for name in "abcdefghij" for number in range(4)]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = [passage.id for passage in limited_passages(str(corpus), 12)]
+    assert found == [f"{name}-{number}" for name in "aeh" for number in range(4)]
+    assert caplog.messages == [f"{corpus}: 12 of 40 passages, spread evenly"]
+    caplog.clear()
+    for limit in (0, 40, 99):
+        assert len(list(limited_passages(str(corpus), limit))) == 40
+    assert caplog.messages == []
+    # Rows of the authors' data have ids that count, but do not belong together.
+    rows = [authors_row(number) for number in range(40)]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert [one.id.rpartition(":")[2] for one in limited_passages(str(corpus), 4)] == ["1", "11", "21", "31"]
+
+
+def test_a_limit_takes_the_first_passages_of_a_hub_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "llama2vec")
+    rows = [authors_row(number) for number in range(5)]
+    monkeypatch.setattr("llama2vec.data.corpus.passages.open_hub_dataset", lambda where: rows)
+    assert [one.id for one in limited_passages("hf:me/data", 2)] == ["0", "1"]
+    assert caplog.messages == ["hf:me/data: at most its first 2 passages, because it is not counted before it is read"]
+
+
 def test_a_query_that_is_too_long_loses_its_end() -> None:
     passages = [Passage("a-1", " ".join(map(str, range(100)))), Passage("a-2", TEXT)]
     (pair,) = pairs(passages, settings("neighbors", query_max_words=12))
@@ -272,7 +305,7 @@ def test_texts_without_spaces_are_cut_by_their_signs() -> None:
     whole = DocumentTexts("a", (sentence * 20,))
     pieces = cut_into_pieces(whole, TextSettings(language="zh"))
     assert all(8 <= count_words(piece) <= 64 for piece in pieces[:-1])
-    assert "".join(pieces).replace(" ", "") == sentence * 20
+    assert "".join(pieces) == sentence * 20  # No space comes in
     assert len(pieces) > 5
 
 
@@ -281,9 +314,35 @@ def test_pairs_of_texts_without_spaces_have_queries_and_passages_of_the_wanted_l
     found = pairs([Passage("a", text)], settings("first_sentence", "halves", "crop", keep_query_in_passage=1))
     assert len(found) == 3
     assert all(3 <= count_words(pair.query) <= 64 for pair in found)
-    crop = found[-1]
+    first, halves, crop = found
+    assert first.query + first.positives[0] == text
+    assert text in (halves.query + halves.positives[0], halves.positives[0] + halves.query)
     assert crop.query in text
     assert crop.positives == (text,)
+
+
+def test_a_crop_that_its_passage_loses_leaves_no_space_in_a_text_without_spaces() -> None:
+    text = "羊驼是安第斯山脉的骆驼科动物。它们满足时会哼鸣。" * 3
+    for seed in range(20):
+        pair = one(Passage("a", text), settings("crop", keep_query_in_passage=0), seed)
+        rest = pair.positives[0]
+        assert any(rest[:at] + pair.query + rest[at:] == text for at in range(len(rest) + 1))
+
+
+def test_sentences_are_joined_with_the_space_that_stood_between_them() -> None:
+    text = "  羊驼哼鸣。它们吃草。\u3000草是绿的。\n\nThey hum.  They  eat."
+    parts = sentence_parts(text, "zh")
+    assert [part.rstrip() for part in parts] == sentences(text, "zh")
+    assert joined(parts) == "羊驼哼鸣。它们吃草。 草是绿的。 They hum. They eat."
+    spaced = " ".join(text.upper() for text in (TEXT, TEXT))
+    assert joined(sentence_parts(spaced)) == " ".join(sentences(spaced)) == spaced
+
+
+def test_texts_of_a_document_and_its_last_piece_are_joined_with_a_space() -> None:
+    whole = DocumentTexts("a", ("羊驼哼鸣。它们吃草。", "草是绿的。"))
+    assert cut_into_pieces(whole, TextSettings(language="zh")) == ["羊驼哼鸣。它们吃草。 草是绿的。"]
+    rest = DocumentTexts("a", ("一" * 63 + "。", "草是绿的。"))
+    assert cut_into_pieces(rest, TextSettings(language="zh", draw_lengths=False)) == ["一" * 63 + "。 草是绿的。"]
 
 
 def test_equal_limits_give_pieces_of_one_length() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from llama2vec.data.text import words
 from llama2vec.data.text.words import (
     chosen_stop_words,
     count_words,
@@ -17,6 +18,7 @@ from llama2vec.data.text.words import (
     first_words,
     is_paired,
     is_plain,
+    lower_case,
     sentence_spans,
     stop_words,
     stop_words_identity,
@@ -100,6 +102,14 @@ def test_a_question_has_a_word_for_two_signs(text: str, count: int) -> None:
     assert estimated_words(text) == count
 
 
+def test_lower_case_is_that_of_the_language() -> None:
+    for form in ("NFC", "NFD"):
+        text = unicodedata.normalize(form, "IŞIK İZ")
+        assert unicodedata.normalize("NFC", lower_case(text, "tr")) == "ışık iz"
+        assert unicodedata.normalize("NFC", lower_case(text, "az")) == "ışık iz"
+        assert lower_case(text, "de") == text.lower()
+
+
 @pytest.mark.parametrize(("first", "second"), [("a b", "ab"), ("cafe", "café"), ("1", "l")])
 def test_other_texts_are_not(first: str, second: str) -> None:
     assert text_key(first) != text_key(second)
@@ -110,6 +120,24 @@ def test_stop_words_come_from_the_list_of_the_language(caplog: pytest.LogCapture
     assert "river" not in stop_words("en")
     assert stop_words("xx") == frozenset()
     assert "no stop-word list for language 'xx': all words count" in caplog.text
+
+
+def test_the_log_says_once_where_stop_words_have_no_effect(caplog: pytest.LogCaptureFixture) -> None:
+    words._tell_of_phrases.cache_clear()
+    for _ in range(2):
+        assert "的" in (chosen_stop_words("iso", "zh") or ())
+    chosen_stop_words("none", "ja")
+    chosen_stop_words("iso", "de")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("stop words have hardly any effect in language 'zh': it is written without spaces")
+
+
+def test_58_languages_have_stop_words_and_3_of_them_are_written_without_spaces() -> None:
+    import stopwordsiso
+
+    languages = stopwordsiso.langs()  # docs/method.md tells both numbers
+    assert (len(languages), languages & words.WITHOUT_SPACES) == (58, {"zh", "ja", "th"})
+    assert all(map(stop_words, languages))
 
 
 def test_the_list_of_the_authors_code_is_shipped_whole() -> None:

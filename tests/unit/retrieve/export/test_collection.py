@@ -102,6 +102,13 @@ def test_collections_of_others_are_refused_and_stay_as_they_are(tmp_path: Path) 
         export_store(other, engine)
     with pytest.raises(EngineError, match="with no words; leave out --bm25, choose another --collection"):
         export_store(store_of(tmp_path / "words", some(4)), engine, language="en")
+    old = MemoryEngine()
+    export_store(store_of(tmp_path / "german", some(4)), old, language="de")
+    old.content = old.content.replace('"de"', '"deu"')
+    with pytest.raises(
+        EngineError, match="its words are neither stemmed nor without stop words, choose another --coll"
+    ):
+        export_store(store_of(tmp_path / "german", some(4)), old, language="de")
     far = store_of(tmp_path / "far", some(5, first=3))
     gone = r"holds 4 passages, 3 of which are no longer in .*far; pass --overwrite to delete those 3"
     with pytest.raises(EngineError, match=gone):

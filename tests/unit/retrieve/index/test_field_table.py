@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llama2vec.records import Passage, Place, Value
-from llama2vec.retrieve.index.field_table import ROW, TABLE, quoted, write_field_table
+from llama2vec.retrieve.index.field_table import DOCUMENT, ROW, TABLE, TABLE_VERSION, quoted, write_field_table
 
 
 def table(*fields: Mapping[str, Value]) -> tuple[dict[str, str], list[tuple[Any, ...]]]:
@@ -23,7 +23,9 @@ def table(*fields: Mapping[str, Value]) -> tuple[dict[str, str], list[tuple[Any,
 def table_of(passages: Sequence[Passage]) -> tuple[dict[str, str], list[tuple[Any, ...]]]:
     connection = write_field_table(passages, ":memory:")
     columns = {name: kind for _, name, kind, *_ in connection.execute(f"PRAGMA table_info({TABLE})")}
-    rows = connection.execute(f"SELECT * FROM {TABLE} ORDER BY {quoted(ROW)}").fetchall()  # noqa: S608
+    del columns[DOCUMENT]
+    taken = ", ".join(map(quoted, columns))
+    rows = connection.execute(f"SELECT {taken} FROM {TABLE} ORDER BY {quoted(ROW)}").fetchall()  # noqa: S608
     connection.close()
     return columns, rows
 
@@ -66,9 +68,23 @@ def test_spellings_of_a_field_are_one_and_a_clash_is_told(caplog: pytest.LogCapt
     assert "filters see one field for 'year' and its other spellings" in caplog.text
 
 
+def test_unicode_forms_of_a_name_or_a_text_are_one(caplog: pytest.LogCaptureFixture) -> None:
+    columns, rows = table({"Gr\u00f6\u00dfe": "K\u00f6ln"}, {"Gro\u0308\u00dfe": "Ko\u0308ln"})
+    assert list(columns)[-1] == "Gr\u00f6\u00dfe"
+    assert [row[-1] for row in rows] == ["K\u00f6ln", "K\u00f6ln"]
+    assert caplog.text == ""
+    connection = write_field_table(
+        [Passage("a", "t", place=Place(name, 0, 1)) for name in ("u\u0308", "\u00fc")], ":memory:"
+    )
+    found = connection.execute(f"SELECT path, {quoted(DOCUMENT)} FROM {TABLE}").fetchall()  # noqa: S608
+    assert found == [("\u00fc", "u\u0308"), ("\u00fc", None)]
+    assert connection.execute("PRAGMA user_version").fetchone() == (TABLE_VERSION,)
+    connection.close()
+
+
 def test_odd_names_and_values_are_kept_as_far_as_sqlite_can() -> None:
     huge = {"a b": 1, 'quo"te': 2, "": 3, "\0": 4, "order": 5, "big": 10**30, "half": "\ud800", "nul": "a\0b"}
-    columns, rows = table(huge, {"rowid": 7, ROW: 8, "nan": float("nan")})
+    columns, rows = table(huge, {"rowid": 7, ROW: 8, DOCUMENT: 9, "nan": float("nan")})
     assert list(columns)[5:] == ["a b", 'quo"te', "\ufffd", "order", "big", "half", "nul", "rowid", "nan"]
     assert rows[0][5:] == (1, 2, 4, 5, 1e30, "?", "a\ufffdb", None, None)
     assert rows[1][-2:] == (7, None)

@@ -12,6 +12,7 @@ from counting_encoder import CountingEncoder
 from made_stores import clustered, store_of
 
 from llama2vec.errors import ConfigError, OutputExistsError, StoreError
+from llama2vec.files import write_json
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.folder import build_index, open_bm25, open_fields, open_index
 from llama2vec.retrieve.store.reader import VectorStore
@@ -35,6 +36,18 @@ def other(tmp_path: Path) -> VectorStore:
 def folder(store: VectorStore, tmp_path: Path) -> Path:
     assert build_index(store, tmp_path / "index", bm25="en") == ["exact", "bm25"]
     return tmp_path / "index"
+
+
+def test_bm25_with_words_of_another_version_is_added_again_where_it_is_asked_for(
+    store: VectorStore, folder: Path
+) -> None:
+    facts = folder / "bm25" / "corpus.json"
+    as_before = facts.read_text(encoding="utf-8")
+    write_json(facts, {**json.loads(as_before), "words": 1})
+    assert build_index(store, folder) == []
+    assert build_index(store, folder, bm25="en") == ["bm25"]
+    assert facts.read_text(encoding="utf-8") == as_before
+    assert build_index(store, folder, bm25="en") == []
 
 
 def test_an_index_opens_again_also_when_moved_with_its_store(tmp_path: Path) -> None:

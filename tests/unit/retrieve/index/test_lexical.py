@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import logging
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from llama2vec.data.text.words import is_paired
 from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
+from llama2vec.languages import check_language
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.index.lexical import (
     Bm25Index,
@@ -21,6 +23,7 @@ from llama2vec.retrieve.index.lexical import (
     split_normalized,
     split_words,
     term_spans,
+    words_version,
 )
 
 CRANFIELD = Path(__file__).resolve().parents[4].parent / "shared" / "data" / "cranfield"
@@ -168,6 +171,82 @@ def test_words_with_marks_are_found(language: str, text: str, question: str, for
     index = Bm25Index.build([Passage("a", text), Passage("b", "पर رض ม က x")], language=language)
     assert list(index.search([Query("q", question)]).results["q"]) == ["a"]
     assert index.score_text(question, text) == pytest.approx(index.scores(question)[0])
+
+
+@pytest.mark.parametrize(("code", "text", "question"), [("nb", "Bilene er her", "bil"), ("deu", "Die Häuser", "Haus")])
+def test_a_language_is_stemmed_under_each_of_its_codes(code: str, text: str, question: str, tmp_path: Path) -> None:
+    index = Bm25Index.build([Passage("a", text), Passage("b", "x y")], language=code)
+    assert list(index.search([Query("q", question)]).results["q"]) == ["a"]
+    index.save(tmp_path)
+    facts = json.loads((tmp_path / "corpus.json").read_text(encoding="utf-8"))
+    assert facts["language"] == check_language(code)
+
+
+def test_an_index_that_recorded_a_code_without_stemmer_opens_as_it_was_made(tmp_path: Path) -> None:
+    Bm25Index.build([Passage("a", "Die Häuser"), Passage("b", "x y")], language="haw").save(tmp_path)
+    facts = tmp_path / "corpus.json"
+    facts.write_text(facts.read_text(encoding="utf-8").replace('"haw"', '"deu"'), encoding="utf-8")
+    index = Bm25Index.load(tmp_path, ["a", "b"])
+    found = index.search([Query("q", "häuser"), Query("r", "die"), Query("s", "Haus")]).results
+    assert [list(found[name]) for name in "qrs"] == [["a"], ["a"], []]
+
+
+def test_a_language_without_stemmer_and_stop_words_is_told_where_it_has_words(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for language in ("de", "fi", "zh", "ja", "th"):
+        Bm25Index.build(PASSAGES, language=language)
+    assert caplog.text == ""
+    Bm25Index.build(PASSAGES, language="pl")
+    assert "BM25 has no stemmer and no stop words for the language 'pl'; all words count as written" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("language", ["tr", "az", "tur"])
+def test_capitals_of_turkish_and_azeri_are_those_of_the_language(language: str, form: str, tmp_path: Path) -> None:
+    texts = ("IŞIK HIZI", "ışık hızı", "İZMİR", "izmir")
+    passages = [Passage(str(n), unicodedata.normalize(form, text)) for n, text in enumerate(texts)]
+    Bm25Index.build(passages, language=language).save(tmp_path)
+    index = Bm25Index.load(tmp_path, ["0", "1", "2", "3"])
+    for question, found in (("ışık", {"0", "1"}), ("HIZI", {"0", "1"}), ("izmir", {"2", "3"}), ("İzmir", {"2", "3"})):
+        assert set(index.search([Query("q", question)]).results["q"]) == found
+        assert index.score_text(question, "IŞIK İZMİR HIZI") > 0
+    assert (words_version("tr"), words_version("az"), words_version("de")) == (3, 3, 2)
+    facts = json.loads((tmp_path / "corpus.json").read_text(encoding="utf-8"))
+    (tmp_path / "corpus.json").write_text(json.dumps({**facts, "words": 2}), encoding="utf-8")
+    with pytest.raises(StoreError, match=r"\(another version of llama2vec counted its words"):
+        Bm25Index.load(tmp_path, ["0", "1", "2", "3"])
+
+
+@pytest.mark.parametrize(
+    ("language", "texts", "question", "found"),
+    [
+        ("ja", ["三毛猫が好き", "犬が好き", "猫"], "猫", ["0", "2"]),
+        ("zh", ["所得税法", "法律"], "税 ?", ["0"]),
+        ("zh", ["所得税法", "法律"], "所 律", ["0", "1"]),
+        ("th", ["กขค", "คง"], "ข", ["0"]),
+        ("ko", ["고양이 물", "개"], "물", ["0"]),
+        # With neighbors, a sign counts in its pairs only.
+        ("zh", ["所得税法", "法律"], "税金", []),
+    ],
+)
+def test_a_single_sign_finds_the_pairs_that_it_is_in(
+    language: str, texts: list[str], question: str, found: list[str]
+) -> None:
+    index = Bm25Index.build([Passage(str(n), text) for n, text in enumerate(texts)], language=language)
+    assert sorted(index.search([Query("q", question)]).results["q"]) == found
+    for text, score in zip(texts, index.scores(question), strict=True):
+        assert index.score_text(question, text) == pytest.approx(score)
+
+
+def test_a_question_without_words_to_compare_is_known() -> None:
+    index = Bm25Index.build(PASSAGES)
+    assert [index.reads(question) for question in ("C", "the of", "?", "猫", "zebra")] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_pairs_of_letters_keep_their_marks_and_a_letter_with_a_mark_is_a_word_too() -> None:

@@ -11,10 +11,12 @@ import pytest
 from counting_encoder import CountingEncoder
 
 from llama2vec.data.documents.windows import document_id, max_passage
+from llama2vec.data.text.words import word_key
 from llama2vec.records import Passage, Place, Run
 from llama2vec.retrieve.search.hits import (
     Hit,
     TellingWords,
+    as_row,
     best_line,
     continues_line,
     corpus_folder,
@@ -181,6 +183,49 @@ def test_a_snippet_finds_words_in_another_unicode_form() -> None:
 def test_a_snippet_counts_the_words_of_the_question_and_not_their_endings_or_little_words() -> None:
     text = "Packs and a pack, packed: how they do. " + "filler " * 60 + "They carry a pack. " + "filler " * 60
     assert "carry a pack" in snippet(text, "how do they carry a pack", 60)
+
+
+QUESTIONS = (
+    (
+        "Wie hoch ist die Miete in der Wohnung?",
+        "Die Schlüssel sind in der Schublade, die in der Küche ist, und das Formular ist bei der Verwaltung, die es in "
+        "der Mappe hat.",
+        "Miete beträgt 800 Euro.",
+    ),
+    (
+        "Какая плата за квартиру и что это?",
+        "Это не то, что было раньше, и за это не надо что-то делать, если это так, как было до того, и что это и за.",
+        "Месячная плата — 800 евро.",
+    ),
+    (
+        "Quel est le montant du loyer dans la maison ?",
+        "Il est dans le dossier que la dame a mis dans la boîte, et le reste est dans la cave du voisin, qui est là.",
+        "Loyer mensuel : 800 euros.",
+    ),
+    (
+        "Jaki jest czynsz i do kiedy jest?",
+        "Ten klucz jest w szafie i jest do drzwi, a drugi jest u sąsiada i do kiedy tam jest, nie wiadomo, jaki jest.",
+        "Miesięczny czynsz 800 euro.",
+    ),
+)
+
+
+@pytest.mark.parametrize(("question", "around", "answer"), QUESTIONS)
+def test_the_little_words_of_no_language_lead_away_from_the_answer(question: str, around: str, answer: str) -> None:
+    filler = "\n".join([around.replace(" ", "  "), " ".join(["0"] * 60), answer, " ".join(["0"] * 60)])
+    assert answer in snippet(filler, question, 60)
+    assert best_line(Passage("x", filler, place=Place("x", 0, 9, 10, 13)), question) == 12
+    marked = {answer[begin:end] for begin, end in evidence(answer, question, filler)}
+    assert len(marked) == 1
+    assert not evidence(around, question, filler)
+    words = as_row(Hit(1, 1.0, Passage("x", filler)), question)["words"]
+    assert 1 <= len(words) <= 3
+    assert {word_key(word)[:4] for word in marked} <= {word_key(word)[:4] for word in words}
+
+
+def test_the_capitals_of_turkish_are_marked() -> None:
+    for text, question in (("IŞIK", "ışık"), ("ışık", "IŞIK"), ("İzmir", "izmir"), ("IŞIK", "işik")):
+        assert evidence(text, question) == [(0, len(text))]
 
 
 @pytest.mark.parametrize("seed", range(5))

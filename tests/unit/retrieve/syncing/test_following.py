@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import shutil
@@ -19,6 +20,7 @@ from llama2vec.data.documents import folder as folder_module
 from llama2vec.data.documents.folder import SourceFile
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, Llama2VecError, StoreError, UnreadableError
+from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.retrieve.search.retriever import Retriever
@@ -184,12 +186,40 @@ def test_a_model_that_changed_in_place_is_noticed(docs: Path, llama_folder: Path
         lazy.encode_passages(Retriever.open(docs.parent / "index").store.passages([0]))
 
 
+def test_words_of_another_version_are_counted_again_and_keep_their_vectors(
+    docs: Path, llama_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = docs.parent / "index"
+    following(docs, llama_folder).sync()
+    (facts,) = index.glob("index/bm25/corpus.json")
+    as_before = facts.read_text(encoding="utf-8")
+    write_json(facts, {**json.loads(as_before), "words": 1})
+    report = following(docs, None).sync()
+    assert (report.is_new, report.encoded, report.counts.unchanged) == (True, 0, 3)
+    assert facts.read_text(encoding="utf-8") == as_before
+    assert [hit.passage.id for hit in Retriever.open(index).hits("market", "bm25")] == ["b.md"]
+    assert not following(docs, None).sync().is_new
+
+
 def test_settings_of_the_last_time_stay_unless_they_are_given(docs: Path) -> None:
     german = SyncSettings(index=LibrarySettings(language="de"))
     following(docs, None, settings=german).sync()
     following(docs, None, settings=SyncSettings(index=LibrarySettings(half=True))).sync()
     kept = following_module.Library(docs.parent / "index").inventory.settings
     assert (kept["language"], kept["half"]) == ("de", True)
+
+
+def test_one_language_is_kept_for_words_and_sentence_ends(docs: Path) -> None:
+    index = following(docs, None, settings=SyncSettings.model_validate({"language": "de"})).index
+    for settings, (words, ends) in (
+        (SyncSettings.model_validate({"language": "de"}), ("de", "de")),
+        (SyncSettings(), ("de", "de")),
+        (SyncSettings(index=LibrarySettings(language="fr")), ("fr", "de")),
+        (SyncSettings.model_validate({"language": "it"}), ("it", "it")),
+    ):
+        following(docs, None, settings=settings).sync()
+        kept = Library(index).inventory
+        assert (kept.settings["language"], kept.source["passages"]["language"]) == (words, ends)
 
 
 def test_passages_are_measured_in_the_tokens_of_the_model(docs: Path, llama_folder: Path) -> None:
@@ -407,3 +437,8 @@ def test_words_alone_never_load_the_model(
     caplog.clear()
     following(docs, None, words_only=True).sync()
     assert caplog.messages == []
+    monkeypatch.setattr(folder_source, "_READERS", folder_source._READERS + 1)
+    assert not following(docs, None, words_only=True).sync().is_new
+    (told,) = caplog.messages
+    assert told.startswith("the files were read by another version of llama2vec")
+    assert told.endswith("leave out --words")

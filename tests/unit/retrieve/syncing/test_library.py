@@ -83,6 +83,33 @@ def test_nothing_is_read_or_written_where_nothing_changed(folder: Path, tmp_path
     assert states(tmp_path / "index") == before
 
 
+def test_an_index_whose_fields_or_words_are_of_another_version_is_made_again_once(folder: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    sync(folder, index, HashEncoder())
+    made = content(index)
+    old = Library(index).inventory.model_copy(update={"versions": {}})
+    old.write(index)
+    source, encoder = BlankLineSource(folder), HashEncoder()
+    assert sync(folder, index, encoder, source=source).is_new
+    assert (source.read_paths, encoder.encoded, content(index)) == ([], [], made)
+    assert not sync(folder, index, HashEncoder()).is_new
+
+
+def test_a_file_is_removed_in_another_unicode_form_of_its_name(folder: Path, tmp_path: Path) -> None:
+    composed, apart = "\u00dcbersicht.txt", "U\u0308bersicht.txt"
+    index = tmp_path / "index"
+    write(folder, {apart: "river stone\n\nbridge"})
+    sync(folder, index)
+    assert Library(index).remove([f"{composed}#2"]) == 1
+    assert Library(index).remove([composed]) == 1
+    assert Library(index).remove([composed]) == 0
+    write(folder, {apart: "river", composed: "stone\n\nbridge"})
+    sync(folder, index)
+    assert Library(index).remove([composed]) == 2
+    with pytest.raises(DataError, match="no document or passage"):
+        Library(index).remove(["\u00dcbersicht.md"])
+
+
 def test_only_what_changed_is_read_and_encoded_and_the_result_is_as_if_made_anew(folder: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     sync(folder, index, HashEncoder())
@@ -173,10 +200,14 @@ def test_unreadable_files_are_named_kept_out_and_an_error_if_strict(folder: Path
     assert sync(folder, tmp_path / "index").passages == report.passages - 2
 
 
-def test_a_full_temporary_folder_is_not_told_as_a_full_output(
+def test_a_disk_that_is_full_of_the_texts_read_is_named_by_the_folder_of_the_index(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class FullFile(io.BytesIO):
+        def __init__(self, prefix: str, dir: Path) -> None:
+            super().__init__()
+            assert (prefix[0], dir) == (".", tmp_path)
+
         def flush(self) -> None:  # as when the last block is written, also while the file is closed
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -184,7 +215,7 @@ def test_a_full_temporary_folder_is_not_told_as_a_full_output(
             self.flush()
 
     monkeypatch.setattr(tempfile, "TemporaryFile", FullFile)
-    with pytest.raises(DataError, match=f"disk full while writing {tempfile.gettempdir()};"):
+    with pytest.raises(DataError, match=f"disk full while writing {tmp_path};"):
         sync(folder, tmp_path / "index")
 
 

@@ -156,3 +156,49 @@ def test_every_figure_of_the_trainings_has_one_picture(training: Writer) -> None
     page = render_page(build_content(read_sources(both)))
     assert page.count("over the optimizer steps.</figcaption>") == page.count("<svg") == 6
     assert "not finished" in page
+
+
+def tables(page: str) -> list[str]:
+    return re.findall(r"<table.*?</table>", page, flags=re.DOTALL)
+
+
+def test_the_overview_has_a_line_per_task_where_there_are_more_tasks_than_systems(evaluation: Writer) -> None:
+    long = "customer_support_tickets_of_the_northern_region_2024_q3/test"
+    names = ["one", "two", long]
+    folders = [
+        evaluation(system, *(make_report(system, values, task=task) for task in names))
+        for system, values in (("old", OLD), ("new", NEW))
+    ]
+    page = render_page(build_content(read_sources(folders)))
+    overview = tables(page)[0]
+    heads = [re.sub("<.*?>", " ", head).split() for head in re.findall(r"<th .*?</th>", overview)]
+    lines = [[task, "nDCG@10"] for task in sorted(names)]
+    assert heads == [["Task"], ["old"], ["new"], *lines, ["average"]]
+    assert "the best of each line is bold" in overview
+    assert overview.count('class="best"') == 4
+
+    folders += [evaluation(name, make_report(name, OLD, "one")) for name in ("third", "fourth")]
+    page = render_page(build_content(read_sources(folders)))
+    assert '<th scope="col">System</th>' in tables(page)[0]
+    assert "the best of each column is bold" in tables(page)[0]
+
+
+def test_names_too_long_for_a_column_break(page: str) -> None:
+    style = page.split("</style>")[0]
+    for selector in (r"\.named thead th", "tbody th", "caption", "nav li"):
+        assert re.search(rf"^{selector} \{{[^}}]*overflow-wrap: anywhere", style, re.MULTILINE)
+
+
+def test_systems_of_one_task_stand_under_the_system_that_they_are_tested_against(evaluation: Writer) -> None:
+    seeds = [f"adapted (seed {seed})" for seed in range(3)]
+    folders = [evaluation(name, make_report(name, OLD[seed:] + NEW[:seed])) for seed, name in enumerate(seeds)]
+    page = render_page(build_content(read_sources(folders)))
+    forest = next(svg for svg in page.split("<svg")[1:] if "Differences" in svg)
+    assert f">against {seeds[0]}<" in forest
+    assert all(f">{name}<" in forest for name in seeds[1:])
+
+
+def test_names_of_metrics_keep_their_letters(page: str) -> None:
+    assert "nDCG@10 over the optimizer steps." in page
+    assert "NDCG" not in page
+    assert "Gradient norm over the optimizer steps." in page

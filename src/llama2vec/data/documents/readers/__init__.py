@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import PurePosixPath
@@ -138,7 +138,7 @@ def read_bytes(data: bytes, name: str, settings: ReadingSettings) -> list[Docume
         opened.note("", f"{len(blank):,} of {total} in it {verb} no text ({first_few(blank)})")
     if damaged := sum(map(_damage, documents)):
         opened.note("", f"{counted(damaged, 'damaged character')} (shown as �)")
-        documents = [_with_damage_shown(one) for one in documents]
+        documents = [_with_texts(one, lambda text: text.replace(DAMAGED, "\ufffd")) for one in documents]
     documents = _distinct(map(_unicode, documents))
     parts_left_out = (*documents[-1].problems, *map(_whole, opened.problems()))
     documents[-1] = replace(documents[-1], problems=parts_left_out)
@@ -158,32 +158,28 @@ def _distinct(documents: Iterable[Document]) -> list[Document]:
 
 def _damage(document: Document) -> int:
     """Return how many characters of a document stand for damaged bytes."""
-    texts = [document.text, *(value for value in document.fields.values() if isinstance(value, str))]
-    # A title is as a rule a heading of the text.
+    # A title is as a rule a heading of the text, and the text of a row holds its fields.
+    fields = [one for one in document.fields.values() if isinstance(one, str) and one not in document.text]
+    texts = [document.text, *fields]
     return sum(text.count(DAMAGED) for text in texts) or document.title.count(DAMAGED)
 
 
-def _with_damage_shown(document: Document) -> Document:
-    def shown(text: str) -> str:
-        return text.replace(DAMAGED, "\ufffd")
-
-    blocks = tuple(replace(one, headings=tuple(map(shown, one.headings))) for one in document.blocks)
-    fields = {shown(key): shown(one) if isinstance(one, str) else one for key, one in document.fields.items()}
-    name, title, text = map(shown, (document.id, document.title, document.text))
+def _with_texts(document: Document, change: Callable[[str], str]) -> Document:
+    """Return a document with every text of it changed into one of the same length."""
+    blocks = tuple(replace(one, headings=tuple(map(change, one.headings))) for one in document.blocks)
+    fields = {change(key): change(one) if isinstance(one, str) else one for key, one in document.fields.items()}
+    name, title, text = map(change, (document.id, document.title, document.text))
     return replace(document, id=name, title=title, text=text, blocks=blocks, fields=fields)
 
 
 def _unicode(document: Document) -> Document:
     """Return a document that UTF-8 can hold: an escape in JSON or YAML can be half a surrogate pair."""
-    fields = document.fields
-    values = [*fields, *(value for value in fields.values() if isinstance(value, str))]
+    values = [*document.fields, *(value for value in document.fields.values() if isinstance(value, str))]
     try:
         for text in (document.id, document.title, document.text, *values):
             text.encode()
     except UnicodeEncodeError:
-        whole = {_whole(name): _whole(one) if isinstance(one, str) else one for name, one in fields.items()}
-        name, title, text = (_whole(one) for one in (document.id, document.title, document.text))
-        return replace(document, id=name, title=title, text=text, fields=whole)
+        return _with_texts(document, _whole)
     return document
 
 

@@ -158,6 +158,11 @@ def parsed_xml(data: bytes, problems: list[str] | None = None, encoding: str = "
     return root
 
 
+def xml_attribute(element: Any, name: str) -> str:
+    """Return an attribute of an element by its name in any namespace; "" where there is none."""
+    return next((str(value) for key, value in element.items() if key.rpartition("}")[2] == name), "")
+
+
 def _root(text: str) -> tuple[Any, Any]:
     """Return the root of what can be read of an XML text, and the first fault, both None where there is none."""
     from lxml import etree

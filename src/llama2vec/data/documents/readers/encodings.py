@@ -31,10 +31,16 @@ _READ_AS = {
 """What files in a declared encoding hold as a rule: a larger one, as browsers have it (WHATWG, Encoding)."""
 _JAPANESE_MAIL = re.compile(rb"\x1b\$[@B]")
 """Switches ISO 2022-JP, whose bytes are all ASCII, from Latin letters to Japanese ones."""
+_BIG5 = re.compile(rb"[\xa1-\xf9][\x40-\x7e\xa1-\xfe]|[\x80-\xff]")
+"""A sign in Big5, or a byte that belongs to none."""
+_RARE_BIG5 = b"\xc9\x40"
+"""The first of the rare signs; before it stand those that Taiwan teaches in school."""
+_PORTUGUESE = re.compile("ç(?:ão|ões)".encode("cp1252"))
 _WESTERN = frozenset(("ascii", "iso8859-1", "cp1252"))
 _QUOTES_OF_WINDOWS = {
     code: letter for code in range(0x80, 0xA0) if (letter := bytes([code]).decode("cp1252", errors="ignore"))
 }
+_WAY_OUT = "name its encoding, as in --set reading.encoding=koi8-r, or save it as UTF-8"
 DAMAGED = "\ufdd0"
 """Stands for bytes that the encoding does not know, until ``read_bytes`` counts them. Unicode keeps the code point
 free for such uses."""
@@ -112,23 +118,29 @@ def _guessed(data: bytes, first: int) -> str:
     if b"\0" in data[:4096]:
         raise UnreadableError("holds binary data, not text")
     begin = max(0, first - _GUESSED_BYTES // 2)
-    sample = data[begin : begin + _GUESSED_BYTES]
+    lines = data[begin : begin + _GUESSED_BYTES].splitlines(keepends=True)
+    sample = b"".join(line for line in lines if not line.isascii())
     try:
         from charset_normalizer import from_bytes
     except ImportError:
         raise UnreadableError("is not UTF-8; other encodings need pip install 'llama2vec[documents]'") from None
     is_latin_script = _is_latin_script(sample)
     others = [] if is_latin_script else _OTHER_SCRIPTS.split()
-    matches = from_bytes(sample, cp_isolation=[*_LATIN_SCRIPT, *others])
-    best = matches.best()
+    # charset-normalizer looks at pieces, and rejects every encoding where one of them holds a ruler or markup alone: it
+    # gets the lines that are not ASCII, then their words that are not.
+    for letters in (sample, b" ".join(word for word in sample.split() if not word.isascii())):
+        matches = from_bytes(letters, cp_isolation=[*_LATIN_SCRIPT, *others])
+        best = matches.best()
+        if best is not None:
+            break
     if best is None and not is_latin_script:
-        raise UnreadableError("its encoding is unknown; convert it to UTF-8")
+        raise UnreadableError(f"its encoding is unknown; {_WAY_OUT}")
     tied = [one for one in matches if best and (one.chaos, one.coherence) == (best.chaos, best.coherence)]
     names = {name for one in tied for name in one.could_be_from_charset}
     found = _likeliest(sample, best.encoding if best and "cp1252" not in names else "cp1252")
     text = _in(data, found)
     if text is None:
-        raise UnreadableError(f"is neither UTF-8 nor {found} throughout")
+        raise UnreadableError(f"is neither UTF-8 nor {found} throughout; {_WAY_OUT}")
     return text
 
 
@@ -136,6 +148,8 @@ def _likeliest(sample: bytes, found: str) -> str:
     """Return another encoding than charset-normalizer found where letters tell them apart."""
     if found not in _LATIN_SCRIPT:
         return "euc_jp" if _is_euc_jp(sample) else found
+    if _PORTUGUESE.search(sample):
+        return "cp1252"
     if found != "iso8859_2":
         found = _language_tells(sample.decode("cp1252", errors="replace")) or found
     if found == "cp1250":
@@ -150,7 +164,20 @@ def _is_latin_script(sample: bytes) -> bool:
     """Tell whether most letters that are not ASCII stand alone, unlike the letters of other scripts."""
     runs = re.findall(rb"[\x80-\xff]+", sample)
     # These three begin the kana of Shift JIS, whose second byte can be ASCII.
-    return sum(map(len, runs)) < 2 * len(runs) and not re.search(rb"[\x81-\x83]", sample)
+    return sum(map(len, runs)) < 2 * len(runs) and not re.search(rb"[\x81-\x83]", sample) and not _is_big5(sample)
+
+
+def _is_big5(sample: bytes) -> bool:
+    """Tell whether a text is Chinese in Big5, where the second byte of four signs in ten is ASCII.
+
+    >>> _is_big5("名 稱 與 說 明".encode("big5")), _is_big5("Wartość można podać później".encode("iso8859_2"))
+    (True, False)
+    """
+    signs = _BIG5.findall(sample)
+    common = [sign for sign in signs if len(sign) == 2 and sign < _RARE_BIG5]
+    # A letter of a Latin script is as a rule followed by another one, which is ASCII.
+    before_letters = sum(sign[1:].isalpha() for sign in common)
+    return 20 * len(common) >= 19 * len(signs) and 2 * before_letters < len(common)
 
 
 def _is_euc_jp(sample: bytes) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from llama2vec.data.documents.document import Document
 from llama2vec.data.documents.readers.building import TextBuilder
@@ -22,14 +24,15 @@ _NO_TEXT_WORDS = (
 )
 _NO_TEXT = frozenset(_NO_TEXT_WORDS.split())
 _MENUS_WORDS = (
-    "sphinxsidebar sidebar navbar nav navigation menu mainmenu topnav sidenav related breadcrumb breadcrumbs toc "
-    "table-of-contents tableofcontents contents-menu headerlink copiable-link copiable-anchor anchorjs-link "
-    "heading-anchor permalink footer page-footer site-footer navheader navfooter skip-link skiplink skip-nav "
-    "cookie-banner cookies copyright prev-next-area edit-page printfooter mw-editsection noprint node-header "
-    "md-sidebar bd-sidebar-primary bd-sidebar-secondary wy-nav-side rst-versions nav-panel nav-list inner-footer "
-    "sr-only visually-hidden"
+    "sphinxsidebar sidebar navbar nav navigation menu mainmenu topnav sidenav related breadcrumb breadcrumbs "
+    "headerlink copiable-link copiable-anchor anchorjs-link heading-anchor permalink footer page-footer "
+    "site-footer navheader navfooter skip-link skiplink skip-nav cookie-banner cookies copyright prev-next-area "
+    "edit-page printfooter mw-editsection noprint node-header md-sidebar bd-sidebar-primary bd-sidebar-secondary "
+    "wy-nav-side rst-versions nav-panel nav-list inner-footer sr-only visually-hidden"
 )
 _MENUS = frozenset(_MENUS_WORDS.split())
+_TABLES_OF_CONTENTS = frozenset(("toc", "table-of-contents", "tableofcontents", "contents-menu"))
+"""Left out where most of their links stay on the page; the title page of a manual holds those of its other pages."""
 _NAMED_BY_ID = frozenset(("div", "ul", "nav", "aside"))
 """Elements that can be a menu by their id; that of others, such as a heading, is made of its words."""
 _SECTION = re.compile(r"(?:sub)*section|chapter|level\d|sect\d|\S+-level-extent")
@@ -78,7 +81,7 @@ def page_document(source: str, name: str) -> Document:
     """
     tree = _tree(source)
     builder = TextBuilder()
-    _add_page(builder, tree)
+    _add_page(builder, tree, PurePosixPath(name.rpartition("!")[2]).name)
     named = tree.css_first("head > title") or tree.css_first("title")
     title = (named.text() if named else "").strip()
     first = next((block.headings[0] for block in builder.document("").blocks if block.kind == "heading"), "")
@@ -124,12 +127,12 @@ def _fields(tree: Any) -> dict[str, Value]:
     return found
 
 
-def _add_page(builder: TextBuilder, tree: Any) -> None:
-    """Add a parsed page to a text, without its menus unless nothing else is on it."""
+def _add_page(builder: TextBuilder, tree: Any, page: str = "") -> None:
+    """Add a parsed page to a text, without its menus unless nothing else is on it; ``page`` = its file's name."""
     if tree.body is None:
         return
     before = builder.length
-    _Walk(builder, menus=False).walk(_main(tree))
+    _Walk(builder, menus=False, page=page).walk(_main(tree))
     if builder.length == before:
         _Walk(builder, menus=True).walk(tree.body)
 
@@ -147,8 +150,9 @@ def _main(tree: Any) -> Any:
 class _Walk:
     """One pass over the elements in order; a stack of its own, since pages nest deeper than Python may call."""
 
-    def __init__(self, builder: TextBuilder, *, menus: bool) -> None:
-        self._builder, self._menus = builder, menus
+    def __init__(self, builder: TextBuilder, *, menus: bool, page: str = "") -> None:
+        self._builder, self._menus, self._page = builder, menus, page
+        self._kept: set[int] = set()  # Elements within tables of contents of other pages
         self._line: list[str] = []  # The paragraph so far
         self._tight = False
         self._links = 0  # Open links to places on the same page
@@ -178,7 +182,7 @@ class _Walk:
                     stack.append((node, True))
                     if tag == "li":
                         self._line.append("- ")
-                elif tag == "a" and (node.attributes.get("href") or "").startswith("#"):
+                elif tag == "a" and self._stays(node):
                     stack.append((node, True))
                     self._links += 1
                 stack += [(child, False) for child in reversed(_children(node))]
@@ -198,10 +202,28 @@ class _Walk:
             names += (attributes.get("id") or "").lower().split()
         if tag == "a" and _is_anchor(node):
             return _LETTER.search(node.text()) is None
+        if not _TABLES_OF_CONTENTS.isdisjoint(names) and tag not in ("body", "main", "article"):
+            return self._is_of_the_page(node)
         if not _MENUS.isdisjoint(names) or (attributes.get("role") or "").lower() in _ROLES:
             return tag not in ("body", "main", "article")
         # Within an article a header may hold the title.
         return (tag == "header" or "header" in names) and node.css_first("h1, h2, h3, h4") is None
+
+    def _stays(self, link: Any) -> bool:
+        """Tell whether a link leads to a place on the same page."""
+        page, mark, _ = (link.attributes.get("href") or "").partition("#")
+        return unquote(page.removeprefix("./")) == self._page if page else bool(mark)
+
+    def _is_of_the_page(self, contents: Any) -> bool:
+        """Tell whether a table of contents is that of the page itself."""
+        if contents.mem_id in self._kept:
+            return False
+        links = contents.css("a[href]")
+        if 2 * sum(map(self._stays, links)) >= len(links):
+            return True
+        # Each once, or many within each other would take long.
+        self._kept.update(one.mem_id for one in contents.css("*"))
+        return False
 
     def _whole(self, node: Any, tag: str) -> bool:
         """Add a heading, code or a table as a block of its own."""

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from llama2vec.data.documents.document import Document
-from llama2vec.data.documents.readers.archives import open_zip, parsed_xml, zip_bytes
+from llama2vec.data.documents.readers.archives import open_zip, parsed_xml, xml_attribute, zip_bytes
 from llama2vec.data.documents.readers.building import Fault, TextBuilder
 from llama2vec.data.documents.readers.table_rows import MOST_COLUMNS, MOST_ROWS, row_documents
 from llama2vec.data.documents.readers.values import shown
@@ -36,7 +36,7 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
         problems.append(f"{counted(objects, 'embedded object')} (a chart or formula) left out")
     if name.lower().endswith((".ods", ".ots")):
         for number, sheet in enumerate(content.iterfind(".//{*}spreadsheet/{*}table"), start=1):
-            label = _attribute(sheet, "name") or f"Sheet{number}"
+            label = xml_attribute(sheet, "name") or f"Sheet{number}"
             comments: dict[int, list[str]] = {}
             rows = _rows(sheet, settings.max_file_bytes, comments)
             yield from row_documents(rows, f"{name}!{label}", settings, {"sheet": label}, comments)
@@ -102,25 +102,21 @@ def _check_room(characters: int) -> None:
 
 
 def _repeated(element: Any, what: str) -> int:
-    count = _attribute(element, f"number-{what}-repeated")
+    count = xml_attribute(element, f"number-{what}-repeated")
     return max(1, int(count)) if count.isdecimal() and len(count) < 10 else 1
 
 
 def _cell(cell: Any) -> Value:
     """Return what a cell holds: a number, a date or a truth value as such, else its text."""
-    kind = _attribute(cell, "value-type")
-    if kind in ("float", "currency", "percentage") and (value := _attribute(cell, "value")):
+    kind = xml_attribute(cell, "value-type")
+    if kind in ("float", "currency", "percentage") and (value := xml_attribute(cell, "value")):
         with suppress(ValueError):
             return float(value) if isfinite(float(value)) else value
-    if kind == "boolean" and (value := _attribute(cell, "boolean-value")):
+    if kind == "boolean" and (value := xml_attribute(cell, "boolean-value")):
         return value == "true"
-    if kind == "date" and (value := _attribute(cell, "date-value")):
+    if kind == "date" and (value := xml_attribute(cell, "date-value")):
         return value.removesuffix("T00:00:00")
     return "\n".join(_text(part) for part in cell.iterfind("{*}p"))
-
-
-def _attribute(element: Any, name: str) -> str:
-    return next((str(value) for key, value in element.items() if key.rpartition("}")[2] == name), "")
 
 
 def _tag(element: Any) -> str:

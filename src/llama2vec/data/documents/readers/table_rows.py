@@ -1,4 +1,4 @@
-"""The rows of a table → documents: the columns with the longest texts are the text, the others fields."""
+"""The rows of a table → documents: the longest columns begin the text, the others end it and are fields."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median_low
 
 from llama2vec.data.documents.document import Document
-from llama2vec.data.documents.readers.values import Column, shown
+from llama2vec.data.documents.readers.values import Column, labeled, shown
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.text.words import estimated_words
 from llama2vec.errors import UnreadableError
@@ -120,10 +120,9 @@ def _document(
     title = " ".join(shown(cells.pop(columns.title, "")).split()) if columns.title is not None else ""
     texts = [shown(cells.pop(column)) for column in columns.texts if column in cells]
     others = {_name(columns.names, column): (column, cell) for column, cell in cells.items()}
-    # A table without text columns, or a row with none of its texts: all that it says is short, and worth finding.
-    is_short = not columns.texts or not (texts or title or columns.are_given)
-    if is_short:
-        texts = ["; ".join(f"{key}: {shown(cell)}" for key, (_, cell) in others.items())]
+    if not columns.are_given:
+        # What the other columns say is worth finding, too.
+        texts += filter(None, (labeled({key: cell for key, (_, cell) in others.items()}, without=(title, *texts)),))
     own = {key: columns.values[column].value(cell) for key, (column, cell) in others.items()}
     taken = {key.lower() for key in own}  # Filters do not tell upper from lower case
     values = {key: value for key, value in fields.items() if key.lower() not in taken} | own

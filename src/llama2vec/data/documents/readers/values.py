@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from math import isfinite
 
 from llama2vec.records import Value
@@ -33,6 +34,16 @@ def shown(cell: Value) -> str:
     if isinstance(cell, bool):
         return str(cell).upper()
     return str(_whole(cell)) if isinstance(cell, float) else str(cell)
+
+
+def labeled(cells: Mapping[str, Value], without: Collection[str] = ()) -> str:
+    """Return cells with their names as one text, except those that say just what is in ``without``.
+
+    >>> labeled({"customer": "Müller", "year": 2021.0, "subject": "Pump"}, without=["Pump"])
+    'customer: Müller; year: 2021'
+    """
+    texts = {name: shown(cell) for name, cell in cells.items()}
+    return "; ".join(f"{name}: {text}" for name, text in texts.items() if text and text not in without)
 
 
 class Column:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from llama2vec.data.documents.document import Document
-from llama2vec.data.documents.readers.archives import open_zip, parsed_xml, zip_bytes
+from llama2vec.data.documents.readers.archives import open_zip, parsed_xml, xml_attribute, zip_bytes
 from llama2vec.data.documents.readers.building import Fault
 from llama2vec.data.documents.readers.table_rows import MOST_COLUMNS, MOST_ROWS, row_documents
 from llama2vec.data.documents.readers.values import typed
@@ -118,7 +118,7 @@ def _comments(opened: zipfile.ZipFile, sheet: str) -> dict[int, list[str]]:
 def xml_sheets(root: Any, name: str, settings: ReadingSettings) -> Iterator[Document]:
     """Yield the rows ``FILE!SHEET#LINE`` of a workbook that is one XML file, as Excel 2003 writes it."""
     for number, sheet in enumerate(root.iterfind("{*}Worksheet"), start=1):
-        title = _attribute(sheet, "Name") or f"Sheet{number}"
+        title = xml_attribute(sheet, "Name") or f"Sheet{number}"
         comments: dict[int, list[str]] = {}
         rows = _xml_rows(sheet, comments, settings.max_file_bytes)
         yield from row_documents(rows, f"{name}!{title}", settings, {"sheet": title}, comments)
@@ -147,7 +147,7 @@ def _xml_rows(sheet: Any, comments: dict[int, list[str]], room: int) -> Iterator
 
 
 def _xml_value(data: Any) -> Value:
-    text, kind = "".join(data.itertext()), _attribute(data, "Type")
+    text, kind = "".join(data.itertext()), xml_attribute(data, "Type")
     if kind == "Boolean":
         return text.strip() == "1"
     if kind == "Number":
@@ -155,10 +155,6 @@ def _xml_value(data: Any) -> Value:
     return text.removesuffix("T00:00:00.000") if kind == "DateTime" else text
 
 
-def _attribute(element: Any, name: str) -> str:
-    return next((str(value) for key, value in element.items() if key.rpartition("}")[2] == name), "")
-
-
 def _number(element: Any, name: str) -> int:
-    text = _attribute(element, name)
+    text = xml_attribute(element, name)
     return int(text) if re.fullmatch(r"\d{1,9}", text) else 0

@@ -7,6 +7,8 @@ from reading import blocks, documents, only_document, refusal
 
 from llama2vec.data.documents.readers.encodings import decoded
 
+WAY_OUT = "name its encoding, as in --set reading.encoding=koi8-r, or save it as UTF-8"
+
 
 @pytest.mark.parametrize("times", [1, 20])
 @pytest.mark.parametrize(
@@ -44,10 +46,30 @@ from llama2vec.data.documents.readers.encodings import decoded
         ("gb18030", "水泵的压力应该每天检查一次。"),
         ("big5", "水泵的壓力應該每天檢查一次。"),
         ("euc_kr", "펌프의 압력을 매일 확인하십시오."),
+        ("big5", "pump \\- 水 泵 的 用法\n-h  說 明\n-v  版 本\n-q  安 靜 的 模 式"),
+        ("big5", "一月 三日 下午 七時"),
+        ("iso8859_2", "Można pominąć. Błąd użycia."),
+        ("cp1252", "ÜBERSICHT, MÜNCHEN, KÖLN UND DÜSSELDORF"),
+        ("cp1252", "A paginação e as opções."),
     ],
 )
 def test_an_encoding_that_nothing_declares_is_guessed(encoding: str, text: str, times: int) -> None:
     whole = f"{text}\n" * times
+    assert decoded(whole.encode(encoding)) == whole
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("koi8_r", "Давление насоса проверяют каждый день."),
+        ("koi8_u", "Тиск насоса перевіряють щодня, і її записують."),
+        ("cp932", "ポンプの圧力を確認してください。"),
+        ("gb18030", "水泵的压力应该每天检查一次。"),
+    ],
+)
+@pytest.mark.parametrize("ruler", ["~" * 79, ".if n \\{\\\n.RE\n.\\}\n.sp"])
+def test_an_encoding_is_guessed_beside_rulers_and_markup(encoding: str, text: str, ruler: str) -> None:
+    whole = f"{text}\n" * 6 + f"{ruler}\n" * 60 + f"{text}\n" * 3
     assert decoded(whole.encode(encoding)) == whole
 
 
@@ -84,6 +106,6 @@ def test_damage_in_headings_fields_and_ids_is_shown() -> None:
 
 def test_binary_bytes_are_refused() -> None:
     assert refusal("a.txt", bytes(range(128, 256)) * 40 + b"\x81\x8d") in (
-        "its encoding is unknown; convert it to UTF-8",
-        "is neither UTF-8 nor cp1252 throughout",
+        f"its encoding is unknown; {WAY_OUT}",
+        f"is neither UTF-8 nor cp1252 throughout; {WAY_OUT}",
     )

@@ -45,6 +45,17 @@ def test_a_table_of_contents_of_the_page_itself_is_left_out_and_single_links_sta
     assert only_document("a.html", f"<p>Hello.<ul>{elsewhere}</ul>").text.count("Section") == 5
 
 
+def test_the_contents_of_other_pages_stay_and_those_of_the_page_are_left_out() -> None:
+    entries = "".join(f'<dt><a href="part{number}.html#s">Part {number}</a></dt>' for number in range(1, 6))
+    page = '<h1>Manual</h1><p>Release 3.</p><div class="toc"><p>Contents</p><dl class="toc">{}</dl></div>'
+    assert only_document("a/index.html", page.format(entries)).text.count("Part") == 5
+    for own in ("", "index.html", "./index.html"):
+        contents = entries
+        for number in range(1, 5):
+            contents = contents.replace(f"part{number}.html", own)
+        assert only_document("a/index.html", page.format(contents)).text == "Manual\n\nRelease 3."
+
+
 def test_a_page_without_text_is_skipped() -> None:
     assert refusal("a.html", "<html><script>1</script></html>") == "holds no text outside menus and scripts"
 

@@ -19,7 +19,8 @@ def lines(rows: list[dict[str, object]]) -> str:
 
 def test_fields_of_the_usual_names_are_found() -> None:
     first, second = documents("a.jsonl", lines(ROWS))
-    assert (first.id, first.title, first.text) == ("a.jsonl#7", "Llama", "A camelid.")
+    assert (first.id, first.title) == ("a.jsonl#7", "Llama")
+    assert first.text == "A camelid.\nid: 7; year: 2020; tags: a, b"
     assert (first.lines, first.first_line, dict(first.fields)) == ("row", 1, {"year": 2020, "tags": "a, b"})
     assert (second.id, second.first_line) == ("a.jsonl#x y", 2)
 
@@ -33,8 +34,19 @@ def test_settings_name_the_fields() -> None:
     )
 
 
+def test_what_the_title_or_the_text_says_already_is_not_repeated() -> None:
+    row = {"title": "Pump 9", "name": "Pump 9", "text": "It leaks.", "note": "It leaks.", "customer": "Müller", "x": ""}
+    assert only_document("a.jsonl", lines([row])).text == "It leaks.\ncustomer: Müller"
+
+
+def test_a_text_that_the_settings_name_stays_alone() -> None:
+    row = {"title": "Pump", "text": "It leaks.", "customer": "Müller"}
+    found = only_document("a.json", json.dumps([row]), text_field="text")
+    assert (found.text, dict(found.fields)) == ("It leaks.", {"customer": "Müller"})
+
+
 def test_the_longest_text_is_taken_where_no_name_is_known() -> None:
-    assert only_document("a.jsonl", lines([{"a": "x", "b": "longer", "c": 1}])).text == "longer"
+    assert only_document("a.jsonl", lines([{"a": "x", "b": "longer", "c": 1}])).text == "longer\na: x; c: 1"
 
 
 def test_faulty_lines_are_named_and_the_others_read() -> None:
@@ -53,7 +65,7 @@ def test_a_json_file_of_objects_is_a_row_each() -> None:
     found = documents("a.json", json.dumps({"count": 2, "items": ROWS}, indent=1))
     assert [(one.id, one.lines) for one in found] == [("a.json#7", "none"), ("a.json#x y", "none")]
     assert [one.id for one in documents("a.json", json.dumps(ROWS))] == ["a.json#7", "a.json#x y"]
-    assert only_document("a.json", '{"text": "One article.", "id": 1}').text == "One article."
+    assert only_document("a.json", '{"text": "One article.", "id": 1}').text == "One article.\nid: 1"
 
 
 def test_another_json_file_is_read_as_text_with_its_lines() -> None:
@@ -65,7 +77,9 @@ def test_another_json_file_is_read_as_text_with_its_lines() -> None:
 
 def test_half_surrogates_and_repeated_ids_do_no_harm() -> None:
     found = documents("a.jsonl", '{"id": 1, "text": "x \\ud83d", "k\\ud83d": "\\ud83d"}\n{"id": 1, "text": "y"}')
-    assert [(one.id, one.text) for one in found] == [("a.jsonl#1", "x ?"), ("a.jsonl#1@2", "y")]
+    assert [(one.id, one.text) for one in found] == [
+        ("a.jsonl#1", "x ?\nid: 1; k?: ?"), ("a.jsonl#1@2", "y\nid: 1"),
+    ]  # fmt: skip
     assert dict(found[0].fields) == {"k?": "?"}
 
 
@@ -92,7 +106,7 @@ def test_an_object_with_several_nested_values_is_read_as_text(value: dict[str, o
 def test_a_list_that_holds_most_of_an_object_gives_its_rows_and_the_rest_is_named() -> None:
     value = {"meta": {"page": 1}, "data": [{"id": "a", "text": "One."}, {"id": "b", "text": "Two."}]}
     found = documents("a.json", json.dumps(value))
-    assert [(one.id, one.text) for one in found] == [("a.json#a", "One."), ("a.json#b", "Two.")]
+    assert [(one.id, one.text) for one in found] == [("a.json#a", "One.\nid: a"), ("a.json#b", "Two.\nid: b")]
     assert found[-1].problems == ("1 nested value left out (meta)",)
     [named] = documents("a.json", json.dumps(OPENAPI), text_field="description")
     assert (named.text, named.problems) == ("production", ("2 nested values left out (info, paths)",))
@@ -106,7 +120,9 @@ def test_features_on_lines_of_their_own_are_rows() -> None:
 def test_a_text_next_to_the_only_list_of_a_file_is_a_row_of_its_own() -> None:
     about = "All the pumps that the works still sell."
     file = json.dumps({"version": 2, "about": about, "data": [{"text": "A"}]})
-    assert [(one.id, one.text) for one in documents("a.json", file)] == [("a.json#1", "A"), ("a.json#2", about)]
+    assert [(one.id, one.text) for one in documents("a.json", file)] == [
+        ("a.json#1", "A"), ("a.json#2", f"{about}\nversion: 2"),
+    ]  # fmt: skip
     article = json.dumps({"text": "Short.", "comments": [{"text": "A"}]})
     assert [one.text for one in documents("a.json", article)] == ["A", "Short."]
     # Whoever names the field of the text has no other one in mind.
@@ -116,7 +132,7 @@ def test_a_text_next_to_the_only_list_of_a_file_is_a_row_of_its_own() -> None:
 
 def test_what_an_article_holds_besides_texts_and_numbers_is_named() -> None:
     document = only_document("a.json", '{"text": "A.", "tags": ["x"], "meta": {"by": "B"}, "spans": [[1, 2]]}')
-    assert (document.text, dict(document.fields)) == ("A.", {"tags": "x"})
+    assert (document.text, dict(document.fields)) == ("A.\ntags: x", {"tags": "x"})
     assert document.problems == ("2 nested values left out (meta, spans)",)
 
 

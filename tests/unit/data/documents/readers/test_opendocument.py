@@ -68,7 +68,7 @@ def test_the_rows_of_a_spreadsheet_are_documents_with_their_values() -> None:
     assert [(one.id, one.title, one.first_line) for one in found] == [
         ("a.ods!Herd#2", "Ayla", 2), ("a.ods!Herd#5", "Bo", 5), ("a.ods!Herd#6", "Bo", 6),
     ]  # fmt: skip
-    assert found[0].text == "She leads the herd\nup the mountain.\na note"  # The comment ends the row
+    assert found[0].text == "She leads the herd\nup the mountain.\nborn: 2020-05-01\na note"  # The comment ends the row
     assert dict(found[0].fields) == {"sheet": "Herd", "born": "2020-05-01"}
     assert found[1].fields["born"] == 2021
     assert documents("a.ods", odf_bytes(SHEET), id_field="born")[0].id == "a.ods!Herd#2020-05-01"

@@ -18,9 +18,16 @@ q2,Do they spit?,"Rarely at people, often at each other.",2021,
 def test_long_columns_are_the_text_and_the_others_fields() -> None:
     first, second = documents("faq.csv", FAQ)
     assert (first.id, first.title, first.lines, first.first_line) == ("faq.csv#2", "Do llamas hum?", "row", 2)
-    assert first.text == "Yes, they hum when they are\ntired or curious."
+    assert first.text == "Yes, they hum when they are\ntired or curious.\nid: q1; year: 2020; rating: 4.5"
     assert dict(first.fields) == {"id": "q1", "year": 2020, "rating": 4.5}
     assert (second.id, second.first_line, dict(second.fields)) == ("faq.csv#4", 4, {"id": "q2", "year": 2021})
+
+
+def test_what_the_title_or_the_text_says_already_is_not_repeated() -> None:
+    table = "title,name,text,note,customer\nPump 9,Pump 9,It leaks all over the floor.,,Müller\nValve,v2,,,Ayla\n"
+    assert [one.text for one in documents("a.csv", table)] == [
+        "It leaks all over the floor.\ncustomer: Müller", "name: v2; customer: Ayla",
+    ]  # fmt: skip
 
 
 def test_settings_name_the_columns() -> None:
@@ -48,8 +55,8 @@ def test_a_table_of_short_cells_is_read_cell_by_cell(name: str, mark: str) -> No
 def test_a_table_without_a_header_numbers_its_columns() -> None:
     found = documents("a.csv", "1,Llamas hum when they are tired.\n2,Alpacas hum as well and often.\n")
     assert [(one.id, one.text, dict(one.fields)) for one in found] == [
-        ("a.csv#1", "Llamas hum when they are tired.", {"column 1": 1}),
-        ("a.csv#2", "Alpacas hum as well and often.", {"column 1": 2}),
+        ("a.csv#1", "Llamas hum when they are tired.\ncolumn 1: 1", {"column 1": 1}),
+        ("a.csv#2", "Alpacas hum as well and often.\ncolumn 1: 2", {"column 1": 2}),
     ]
 
 
@@ -72,7 +79,7 @@ def test_the_sheets_of_a_workbook_are_tables() -> None:
         ("a.xlsx!Herd#2", "Ayla", 2),
         ("a.xlsx!Herd#4", "Bo", 4),
     ]
-    assert found[0].text == "She leads the herd up the mountain."
+    assert found[0].text == "She leads the herd up the mountain.\nborn: 2020-05-01"
     assert dict(found[0].fields) == {"sheet": "Herd", "born": "2020-05-01"}
     assert found[1].fields["born"] == 2021
     assert refusal("a.xlsx", data[:-20]) == "its zip data is damaged or cut"
@@ -99,7 +106,7 @@ def test_a_row_without_its_text_is_read_cell_by_cell(name: str) -> None:
         ),
     }
     pump, valve = documents(name, made[name])
-    assert pump.text == "It lifts the water out of the cellar."
+    assert pump.text == "It lifts the water out of the cellar.\nproduct: Pump; price: 90"
     assert (valve.text, valve.first_line) == ("product: Valve; price: 20", 3)
     assert pump.problems == valve.problems == ()
 
@@ -164,4 +171,4 @@ def test_delimiters_within_quotes_do_not_count() -> None:
 def test_texts_of_scripts_without_spaces_are_texts() -> None:
     crane = "鹤是一种大型涉禽，栖息在沼泽和浅水中，以鱼和昆虫为食。"
     [found] = documents("a.csv", f"title,text,year\n鹤,{crane},2020\n")
-    assert (found.title, found.text, dict(found.fields)) == ("鹤", crane, {"year": 2020})
+    assert (found.title, found.text, dict(found.fields)) == ("鹤", f"{crane}\nyear: 2020", {"year": 2020})
