@@ -252,7 +252,7 @@ class Encoder:
         what an encoder with ``pooling="mean"`` gives.
 
         Raises:
-            ConfigError: The prompt is unknown, or ``max_tokens`` is no whole number above 0.
+            ConfigError: The prompt is unknown, or ``max_tokens`` must be a whole number above 0.
             DataError: An item is not a text.
         """
         if prompt not in self.contract.ids.suffixes:
