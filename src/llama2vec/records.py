@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -133,3 +133,25 @@ class Report:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     per_query: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # Measure name → query id → value
     settings: Mapping[str, object] = field(default_factory=dict)
+
+
+def is_whole_number(value: object) -> TypeGuard[int]:
+    """Tell whether a value counts something: an integer of Python or NumPy, and no truth value.
+
+    >>> is_whole_number(3), is_whole_number(3.0), is_whole_number("3"), is_whole_number(True)
+    (True, False, False, False)
+    """
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_iterable(value: object) -> bool:
+    """Tell whether a value can be iterated over, which an array without dimensions only seems to allow.
+
+    >>> is_iterable(["a"]), is_iterable(np.array(["a"])), is_iterable(np.array("a"))
+    (True, True, False)
+    """
+    try:
+        iter(value)  # type: ignore[call-overload]
+    except TypeError:
+        return False
+    return True

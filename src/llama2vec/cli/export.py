@@ -149,7 +149,7 @@ def _snippet(store: VectorStore, target: Target, language: str | None) -> str:
     if is_named:
         return text
     # Only the store knows the prompts and lengths of a model without a contract.
-    place = repr(str(store.path))
+    place = repr(str(store.path.absolute()))
     read = f"Encoder.from_spec(ModelSpec.of_store(VectorStore.open({place}).source, {place}))"
     names = "import Encoder, VectorStore\nfrom llama2vec.model.source import ModelSpec\n"
     return text.replace("import Encoder\n", names).replace(f"Encoder.load({model!r})", read)

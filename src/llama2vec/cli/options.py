@@ -170,7 +170,8 @@ def report_stacks(encoder: Encoder) -> None:
     from llama2vec.model.publish.stacks import stack_lines
 
     model_type = encoder.backbone.model.config.get_text_config().model_type
-    report("\n".join(stack_lines(encoder.contract, model_type)))
+    padding_matters = encoder.backbone.padding_changes_vectors
+    report("\n".join(stack_lines(encoder.contract, model_type, padding_matters=padding_matters)))
 
 
 def as_overrides(given: Mapping[str, str | int | list[str] | None]) -> list[str]:

@@ -98,7 +98,7 @@ class Target:
         return opener(self.at, self.collection, token=os.environ.get(TOKEN, ""), timeout=timeout)
 
     def snippet(self, model: str, dimension: int, language: str | None) -> str:
-        """Return Python that loads the encoder, checks the contract and searches the collection.
+        """Return Python that loads the encoder, checks the contract and searches the collection, in any folder.
 
         Args:
             model: Path or name of the encoder.
@@ -106,11 +106,12 @@ class Target:
             language: That of the words; None = vectors alone.
         """
         module, is_remote = self._module(), "://" in self.at
-        text = module.SNIPPET + (module.WORDS_SNIPPET if language else "")
-        shown = masked(self.at)
+        text = module.SNIPPET + (module.WORDS_SNIPPET if language else "") + getattr(module, "LAST_OF_SNIPPET", "")
+        at = self.settled().at
+        shown = masked(at)
         values = {"model": model, "at": shown, "collection": self.collection, "language": language}
         token = f', api_key=os.environ.get("{TOKEN}")' if is_remote else ""
-        text = text if shown == self.at else f"# Put the password in the place of ***.\n{text}"
+        text = text if shown == at else f"# Put the password in the place of ***.\n{text}"
         return Template(text).substitute(
             {name: repr(value) for name, value in values.items()},
             where="url" if is_remote else "path",

@@ -173,7 +173,8 @@ class Explainer:
         (row,) = prompted_texts(self.encoder.backbone.tokenizer, [text], ids, prompt, most)
         (hidden,) = last_hidden_states(decoder(model), torch.tensor([row], device=model.device), 1)
         states = slot_states(hidden, torch.tensor([len(row)], device=model.device), ids.slots)
-        logits: Tensor = self._head(states[0]).float().amax(dim=0)[self._tokens]  # [M]
+        # Mamba's last states are float32 whatever the format of its weights.
+        logits: Tensor = self._head(states[0].to(self._head.weight.dtype)).float().amax(dim=0)[self._tokens]  # [M]
         words = logits.new_full((len(self.words),), -torch.inf)
         return words.scatter_reduce_(0, self._places, logits, "amax")
 

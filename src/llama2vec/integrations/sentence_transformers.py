@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from llama2vec.errors import ContractError, MissingDependencyError
 from llama2vec.manifest import package_version
+from llama2vec.model.contract import CONTRACT_FILE, load_contract
 from llama2vec.model.local import fetched
 from llama2vec.model.publish.portable_files import MODULE_CLASS, MODULE_FILE, MODULES_FILE, STOCK_MODULES, module_source
-from llama2vec.model.source import resolve_model
+from llama2vec.model.source import ModelSource, resolve_model
+from llama2vec.model.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -34,7 +36,8 @@ def load_sentence_transformer(name: str | Path, **options: Any) -> SentenceTrans
 
     Raises:
         MissingDependencyError: sentence-transformers is not installed.
-        ContractError: The folder lacks the module, names other code, or comes from another version.
+        ContractError: The folder lacks the module, names other code, or comes from another version; or its weights,
+            config or tokenizer are not those of its contract.
     """
     try:
         from sentence_transformers import SentenceTransformer
@@ -44,9 +47,21 @@ def load_sentence_transformer(name: str | Path, **options: Any) -> SentenceTrans
         ) from error
     folder = Path(fetched(resolve_model(str(name))).location)
     own = check_own_code(folder)
+    check_contract(folder)
     model = SentenceTransformer(str(folder), **{**options, "trust_remote_code": own})
     model.encode = partial(_encode_at_unit_length, model)  # type: ignore[method-assign]
     return model
+
+
+def check_contract(folder: Path) -> None:
+    """Check a folder's files against its contract, as loading an encoder does."""
+    ModelSource(str(folder), str(folder)).check_files()
+    if not (folder / CONTRACT_FILE).is_file():
+        raise ContractError(
+            f"{folder}: no {CONTRACT_FILE}; open it with SentenceTransformer(…), or load and save the model again with "
+            "llama2vec"
+        )
+    load_contract(folder, load_tokenizer(str(folder))).check_files(folder)
 
 
 def _encode_at_unit_length(model: SentenceTransformer, *given: Any, **options: Any) -> Any:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from llama2vec.errors import DataError
-from llama2vec.records import Passage, Query
+from llama2vec.errors import ConfigError, DataError
+from llama2vec.records import Passage, Query, is_iterable, is_whole_number
 
 ItemT = TypeVar("ItemT")
 
@@ -42,13 +42,22 @@ def cells_per_batch(device: str, *, compiled: bool = False, layers: int = 1, tok
     return most if layers == 1 else max(most // 4, least)
 
 
+def checked_tokens(name: str, most: object, least: int = 1) -> int:
+    """Return a number of tokens that a program gives; a ConfigError for anything but a whole number."""
+    if not is_whole_number(most):
+        raise ConfigError(f"{name} is {most!r}; give a whole number")
+    if most < least:
+        raise ConfigError(f"{name} is {most}; give at least {least}")
+    return int(most)
+
+
 def texts_of(items: Any) -> list[str]:
     """Return the plain texts of passages, queries or strings; anything else is a DataError."""
     kind = type(items).__name__
     if isinstance(items, Mapping) or hasattr(items, "columns"):
         # Iterating over them would give the names of keys or columns.
         raise DataError(f"a {kind} cannot be embedded; give its texts, such as list(frame['text'])")
-    if isinstance(items, str | bytes) or not (isinstance(items, Iterable) or hasattr(items, "__getitem__")):
+    if isinstance(items, str | bytes) or not is_iterable(items):
         raise DataError(f"the texts are of type {kind}; give a list of strings, passages or queries")
     texts = []
     for place, item in enumerate(items, start=1):

@@ -16,10 +16,10 @@ import torch
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptName, PromptSettings
 from llama2vec.errors import ConfigError, ContractError, OutputExistsError
-from llama2vec.files import apply_umask
+from llama2vec.files import apply_umask, disk_errors
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
-from llama2vec.model.batching import cells_per_batch, chunks, padded_batches, texts_of
+from llama2vec.model.batching import cells_per_batch, checked_tokens, chunks, padded_batches, texts_of
 from llama2vec.model.contract import Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
 from llama2vec.model.lengths import Cut
@@ -28,7 +28,7 @@ from llama2vec.model.loading import quiet_transformers, weights_to_save
 from llama2vec.model.local import check_layer_count, fetched
 from llama2vec.model.pooling import Pooling, check_finite, unit_vectors
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
-from llama2vec.model.publish.portable_files import PUBLIC_FILES
+from llama2vec.model.publish.portable_files import PUBLIC_FILES, check_other_reading
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.publish.publishing import add_public_files
 from llama2vec.model.source import COMPACT_FILE, COMPACT_FILES, ModelSource, ModelSpec, resolve_model
@@ -108,12 +108,14 @@ class Encoder:
         Raises:
             ModelNotFoundError: Nothing there.
             ContractError: The folder's contract does not match its hash, tokenizer, config or weights.
+            ConfigError: ``batch_tokens`` is not a whole number.
         """
         chosen = {key: value for key, value in (("device", device), ("dtype", dtype)) if value}
         settings = ModelSettings.model_validate({**(settings or ModelSettings()).model_dump(), **chosen})
+        cells = checked_tokens("batch_tokens", 0 if batch_tokens is None else batch_tokens, least=0)
         source = resolve_model(str(name))
         found = cls._load(fetched(source), settings, ModelSpec.of_source(source, prompts=prompts, encoder=encoder))
-        found.batch_tokens = batch_tokens or 0
+        found.batch_tokens = cells
         return found
 
     @classmethod
@@ -133,6 +135,7 @@ class Encoder:
             check_layer_count(source, settings.layers)
         elif spec.layers:
             settings = settings.model_copy(update={"layers": spec.layers})
+        check_other_reading(source)
         backbone = load_backbone(settings, source=source)
         if source.carries_contract:
             folder = Path(source.location)
@@ -150,8 +153,8 @@ class Encoder:
         return self._cells(compiled=False)
 
     @batch_tokens.setter
-    def batch_tokens(self, most: int) -> None:
-        self._batch_tokens = most
+    def batch_tokens(self, most: int | None) -> None:
+        self._batch_tokens = checked_tokens("batch_tokens", 0 if most is None else most, least=0)
 
     def _cells(self, *, compiled: bool, tokens: float = 0) -> int:
         device, layers = self.backbone.model.device.type, self.contract.encoder.layers
@@ -249,13 +252,12 @@ class Encoder:
         what an encoder with ``pooling="mean"`` gives.
 
         Raises:
-            ConfigError: The prompt is unknown, or ``max_tokens`` is below 1.
+            ConfigError: The prompt is unknown, or ``max_tokens`` must be a whole number above 0.
             DataError: An item is not a text.
         """
         if prompt not in self.contract.ids.suffixes:
             raise ConfigError(f"unknown prompt {prompt!r}; choose one of {', '.join(self.contract.ids.suffixes)}")
-        if max_tokens < 1:
-            raise ConfigError(f"max_tokens is {max_tokens}; give at least 1")
+        max_tokens = checked_tokens("max_tokens", max_tokens)
         poolings: tuple[Pooling, ...] = ("slots", "mean")
         plain = texts_of(texts)
         found: dict[Pooling, Vectors] = {name: np.empty((len(plain), self.dimension), np.float32) for name in poolings}
@@ -338,7 +340,8 @@ class Encoder:
         """Save weights, tokenizer and contract as one transformers folder, whole or not at all, and keep other files.
 
         Raises:
-            OutputExistsError: The folder holds a model, and ``overwrite`` is false.
+            OutputExistsError: The folder holds a model, and ``overwrite`` is false, or a file is in its place.
+            DataError: The folder cannot be written.
             ContractError: The prompt repeats the text, which other programs cannot do.
         """
         folder = Path(folder)
@@ -349,8 +352,11 @@ class Encoder:
             )
         if (folder / "config.json").exists() and not overwrite:
             raise OutputExistsError(f"{folder}: holds a model already; pass overwrite=True (--overwrite) to replace it")
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+        if folder.exists() and not folder.is_dir():
+            raise OutputExistsError(f"{folder}: a file; give a folder, or remove it")
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
         try:
             self._save_model(partial)
             self.contract = replace(self.contract, dtype=self.dtype).of_files(ModelSource(str(folder), str(partial)))

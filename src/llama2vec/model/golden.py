@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from llama2vec.artifact import read_object
 from llama2vec.errors import ContractError, GoldenVectorsError
 from llama2vec.files import write_atomic, write_json
 from llama2vec.manifest import digest
@@ -111,9 +112,14 @@ def load_golden(folder: Path, contract_hash: str) -> Golden:
     """
     path = folder / GOLDEN_FILE
     if not path.is_file():
+        why = (
+            "saved by sentence-transformers, which writes none"
+            if _saved_by_sentence_transformers(folder)
+            else "the model was saved before golden vectors were, or the file was removed"
+        )
         raise GoldenVectorsError(
-            f"{folder}: no {GOLDEN_FILE}: the model was saved before golden vectors were; run `llama2vec verify "
-            f"{folder} --write`, which makes them once our encoder and plain transformers agree"
+            f"{folder}: no {GOLDEN_FILE}: {why}; run `llama2vec verify {folder} --write`, which makes them once our "
+            "encoder and plain transformers agree"
         )
     try:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -135,6 +141,11 @@ def load_golden(folder: Path, contract_hash: str) -> Golden:
         raise _fault(path, f"{len(texts)} texts on {len(SIDES)} sides, but vectors of shape {list(stacked.shape)}")
     vectors = dict(zip(SIDES, stacked, strict=True))
     return Golden(texts, vectors, contract_hash, facts["dtype"], float(facts["tolerance"]))
+
+
+def _saved_by_sentence_transformers(folder: Path) -> bool:
+    # It notes the versions that saved a model; llama2vec leaves them out.
+    return "__version__" in (read_object(folder / "config_sentence_transformers.json") or {})
 
 
 def _fault(path: Path, what: str) -> GoldenVectorsError:

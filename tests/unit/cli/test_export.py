@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -50,6 +51,22 @@ def test_the_python_loads_a_model_without_a_contract_as_the_store_did(
         compile(text, engine, "exec")
         assert "encoder = Encoder.from_spec(ModelSpec.of_store(VectorStore.open(" in text
         assert "import Encoder, VectorStore\nfrom llama2vec.model.source import ModelSpec\n" in text
+
+
+def test_the_python_runs_in_every_folder_though_all_paths_were_given_relative_to_one(
+    command_line: CommandLine, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "texts.jsonl").write_text('{"id": "river", "text": "A stone bridge over the river."}\n')
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(llama_folder, "model")
+    assert command_line("encode", "./model", "texts.jsonl", "-o", "store").code == 0
+    done = command_line("export", "store", "--to", "faiss", "--at", "files")
+    snippet = done.out.partition("Search it from Python:\n\n")[2]
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with redirect_stdout(StringIO()) as printed:
+        exec(compile(snippet, "snippet", "exec"), {})
+    assert "'A stone bridge over the river.'" in printed.getvalue()
 
 
 def test_an_engine_gets_the_store_under_the_names_of_corpus_and_contract(

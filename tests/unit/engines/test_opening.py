@@ -84,8 +84,24 @@ def test_a_condition_stands_where_postgres_reads_the_index(name: str, dimension:
 
 def test_a_snippet_names_a_folder_or_an_address() -> None:
     local, remote = Target("qdrant", "folder", "p"), Target("qdrant", "http://host:6333", "p")
-    assert "QdrantClient(path='folder')" in local.snippet("m", 8, None)
+    assert f"QdrantClient(path={str(Path.cwd() / 'folder')!r})" in local.snippet("m", 8, None)
     assert "QdrantClient(url='http://host:6333', api_key=os.environ.get(" in remote.snippet("m", 8, None)
+
+
+@pytest.mark.parametrize(("kind", "at"), [("qdrant", "base"), ("lancedb", "./base"), ("milvus", "base.db")])
+@pytest.mark.parametrize("language", [None, "en"])
+def test_a_snippet_of_a_folder_works_in_every_folder(kind: str, at: str, language: str | None) -> None:
+    text = Target(kind, at, "p").snippet("m", 8, language)
+    assert repr(str(Path.cwd() / at)) in text
+    assert repr(at) not in text
+
+
+@pytest.mark.parametrize("language", [None, "en"])
+@pytest.mark.parametrize("at", ["base", "http://host:6333"])
+def test_the_snippet_of_qdrant_closes_what_it_opened(at: str, language: str | None) -> None:
+    text = Target("qdrant", at, "p").snippet("m", 8, language)
+    assert text.splitlines()[-1] == "client.close()"
+    assert text.count("client.close()") == 1
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 import llama2vec.explain.explanation as explanation_module
+from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
 from llama2vec.data.examples.unlabeled import sentences
 from llama2vec.errors import ModelError
@@ -174,6 +175,17 @@ def test_a_neutral_text_stands_for_nothing_and_stop_words_never_appear(
     assert Explainer(encoder).weights("wing", "passage") == {}
     assert "the" not in Explainer(encoder).words
     assert "the" in Explainer(encoder, language="de").words
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("architecture", ["mamba", "llama"])
+def test_an_encoder_in_16_bits_is_explained(architecture: str, dtype: str, tmp_path: Path) -> None:
+    # Mamba's last states are float32 and the weights of its head are not.
+    folder = save_tiny(architecture, tmp_path)
+    explainer = Explainer(Encoder.load(folder, settings=ModelSettings(dtype=dtype, device="cpu")))
+    weights = list(explainer.explain(QUERY, PASSAGE).query_words)
+    assert weights
+    assert all(0 < word.weight <= 1 for word in weights)
 
 
 def test_encoders_without_slots_or_head_are_refused_in_one_line(

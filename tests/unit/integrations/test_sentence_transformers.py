@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llama2vec.config import EncoderSettings, ModelSettings
-from llama2vec.errors import ContractError, MissingDependencyError
+from llama2vec.errors import ContractError, MissingDependencyError, ModelError
 from llama2vec.integrations.sentence_transformers import check_own_code, load_sentence_transformer
 from llama2vec.model.encoder import Encoder
 from llama2vec.retrieve.index.exact import shortened
@@ -79,3 +81,19 @@ def test_a_servable_encoder_names_no_code_and_none_is_run(llama_folder: Path, tm
     model = load_sentence_transformer(folder, device="cpu")
     np.testing.assert_allclose(model.encode_query(["river"]), expected, atol=1e-5, rtol=0)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("servable", [False, True])
+def test_weights_of_another_model_than_the_contracts_are_refused(
+    llama_folder: Path, save_model: Callable[..., Path], tmp_path: Path, servable: bool
+) -> None:
+    encoder = Encoder.load(
+        llama_folder, settings=ModelSettings(dtype="float32"), encoder=EncoderSettings(servable=servable)
+    )
+    folder, other = encoder.save(tmp_path / "a"), save_model(tmp_path / "other", "llama", seed=3)
+    shutil.copy(other / "model.safetensors", folder / "model.safetensors")
+    with pytest.raises(ContractError, match=r"the weights are not those that llama2vec\.json was made for"):
+        load_sentence_transformer(folder, device="cpu")
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-9])
+    with pytest.raises(ModelError, match="damaged or cut short"):
+        load_sentence_transformer(folder, device="cpu")

@@ -554,3 +554,39 @@ def test_a_model_in_shards_is_read_whole_and_leaves_none_behind(
     encoder.save(tmp_path / "shards", overwrite=True)
     assert [file.name for file in (tmp_path / "shards").glob("*.safetensors*")] == ["model.safetensors"]
     np.testing.assert_array_equal(encoder_for(tmp_path / "shards").encode_passages(texts), expected)
+
+
+@pytest.mark.parametrize("given", ["8", -1, True, 1.5, np.float32(8)])
+def test_a_batch_size_that_is_no_number_of_tokens_is_refused(llama_folder: Path, given: Any) -> None:
+    line = r"batch_tokens is .*; give (a whole number|at least 0)"
+    with pytest.raises(ConfigError, match=line):
+        Encoder.load(llama_folder, settings=FLOAT32, batch_tokens=given)
+    encoder = encoder_for(llama_folder)
+    usual = encoder.batch_tokens
+    with pytest.raises(ConfigError, match=line):
+        encoder.batch_tokens = given
+    assert encoder.batch_tokens == usual
+    encoder.batch_tokens = np.int64(77)  # type: ignore[assignment]
+    assert encoder.batch_tokens == 77
+    encoder.batch_tokens = None
+    assert encoder.batch_tokens == usual
+
+
+@pytest.mark.parametrize("given", [10.5, "10", True])
+def test_a_limit_that_is_no_number_of_tokens_is_refused(llama_folder: Path, given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"max_tokens is .*; give a whole number"):
+        encoder_for(llama_folder).encode_poolings(["river"], "self", given)
+
+
+def test_an_array_without_dimensions_is_no_list_of_texts(llama_folder: Path) -> None:
+    with pytest.raises(DataError, match="the texts are of type ndarray; give a list"):
+        encoder_for(llama_folder).encode_passages(np.array("river"))  # type: ignore[arg-type]
+
+
+def test_a_file_in_the_place_of_the_folder_stays(llama_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(OutputExistsError, match="notes: a file; give a folder"):
+        encoder_for(llama_folder).save(tmp_path / "notes", overwrite=True)
+    with pytest.raises(DataError, match="cannot be written"):
+        encoder_for(llama_folder).save(tmp_path / "notes" / "model")
+    assert (tmp_path / "notes").read_text() == "mine"

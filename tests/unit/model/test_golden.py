@@ -82,3 +82,11 @@ def test_the_golden_texts_show_what_they_are_there_for() -> None:
     assert any(not text.isascii() for text in GOLDEN_TEXTS)
     assert max(len(text.split()) for text in GOLDEN_TEXTS) > 128 * 0.8
     assert min(len(text.split()) for text in GOLDEN_TEXTS) == 1
+
+
+def test_missing_golden_vectors_are_not_laid_to_another_program(saved: Path) -> None:
+    (saved / "golden.json").unlink()
+    with pytest.raises(
+        GoldenVectorsError, match=r"no golden\.json: the model was saved before .*or the file was removed"
+    ):
+        load_golden(saved, "")

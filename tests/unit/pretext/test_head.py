@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from benchmarks.fidelity.architectures import save_tiny
 from llama2vec.pretext.head import has_plain_head, logit_distance, tolerance
 
 
@@ -25,6 +28,17 @@ def test_a_head_is_plain_if_its_logits_are_a_product_alone(kind: str, make_model
     assert has_plain_head(model)
     model.get_output_embeddings().register_forward_hook(lambda _module, _inputs, output: output.tanh())
     assert not has_plain_head(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_states_of_another_format_than_the_heads_are_cast(
+    dtype: torch.dtype, make_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    # Mamba keeps its last states in float32 whatever the format of its weights.
+    mamba = AutoModelForCausalLM.from_pretrained(save_tiny("mamba", tmp_path), dtype=dtype)
+    assert mamba(torch.arange(4)[None], output_hidden_states=True).hidden_states[-1].dtype == torch.float32
+    for model in (mamba, make_model("llama").to(dtype)):
+        assert has_plain_head(model)
 
 
 def test_what_all_tokens_share_is_no_distance() -> None:

@@ -117,7 +117,7 @@ def save_compact(
     facts = read_object(Path(output) / COMPACT_FILE) or {}
     size = (Path(output) / COMPACT_ADAPTER).stat().st_size / 1e6
     kind = encoder.backbone.model.config.get_text_config().model_type
-    stacks = "; ".join(stack_lines(encoder.contract, kind))
+    stacks = "; ".join(stack_lines(encoder.contract, kind, padding_matters=encoder.backbone.padding_changes_vectors))
     return Compacted(named, rank, facts["kept"], facts["cosine"], size, stacks)
 
 

@@ -21,6 +21,8 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.pooling import last_hidden_states, pool
 from llama2vec.records import Vectors
 
+logger = logging.getLogger(__name__)
+
 ONNX_FILE, INPUTS, OUTPUT = "model.onnx", ("input_ids", "attention_mask"), "sentence_embedding"
 # A protobuf file ends at 2 GiB; beyond this, weights lie in a file beside it.
 _MOST_INLINE = 1 << 30
@@ -84,13 +86,12 @@ def write_onnx(encoder: Encoder, folder: Path) -> None:
             program.save(folder / ONNX_FILE, external_data=size > _MOST_INLINE)
     # torch.export and the converter each have a dozen kinds of errors.
     except Exception as error:
-        raise ModelError(f"{backbone.source.name}: torch cannot write it as ONNX: {_cause(error)}") from error
-
-
-def _cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return one_line(error)
+        kind = type(backbone.model).__name__
+        logger.debug("torch.onnx.export of %s", kind, exc_info=error)
+        raise ModelError(
+            f"{backbone.source.name}: torch's exporter cannot write {kind}; use llama2vec serve or "
+            "sentence-transformers"
+        ) from error
 
 
 @contextmanager

@@ -7,10 +7,11 @@ llama2vec's own encoder does (Llama2Vec, arXiv 2312.15503).
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         """Load a saved folder or hub repository; keyword arguments as sentence-transformers passes them.
 
         Raises:
-            ValueError: The contract is missing, broken or edited, or the backend is not ``torch``.
+            ValueError: The contract is missing, broken or edited, weights are missing or of another shape, config or
+                tokenizer are not those of the contract, or the backend is not ``torch``.
         """
         if backend != "torch":
             raise ValueError(f"{model_name_or_path}: backend={backend!r} cannot pool slots; use backend='torch'")
@@ -85,7 +87,12 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
             # What its file says would otherwise be undone by the first text, while other threads may read theirs.
             tokenizer.backend_tokenizer.no_truncation()
             tokenizer.backend_tokenizer.no_padding()
-        model = AutoModelForCausalLM.from_pretrained(model_name_or_path, **options)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            model_name_or_path, **{**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        )
+        where |= {"cache_folder": cache}
+        _check_files(model_name_or_path, contract, lambda file: cls.load_file_path(model_name_or_path, file, **where))
+        _check_weights(model_name_or_path, model, found)
         model.config.use_cache = False
         return cls(model.eval(), tokenizer, contract)
 
@@ -188,14 +195,26 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         return max(len(self._prefix(query)) + len(self._suffix(query)) for query in (False, True))
 
     def forward(self, features: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
-        """Add ``sentence_embedding`` [B, D], unit vectors in float32, and ``token_embeddings`` [B, L, D]."""
+        """Add ``sentence_embedding`` [B, D], unit vectors in float32, and ``token_embeddings`` [B, L, D].
+
+        Raises:
+            ValueError: A vector is not finite, and the model is not in training.
+        """
         lengths = features["attention_mask"].sum(dim=1)
         hidden = self._last_hidden_states(features["input_ids"])
         pooled = [self._pooled(layer, lengths) for layer in hidden]
         if len(pooled) > 1:
             # Hidden states grow longer from layer to layer; at unit length, all layers count alike.
             pooled = [torch.stack([normalize(vectors, dim=-1) for vectors in pooled]).mean(dim=0)]
-        return {**features, "token_embeddings": hidden[-1], "sentence_embedding": normalize(pooled[0], dim=-1)}
+        vectors = normalize(pooled[0], dim=-1)
+        # A training may meet such numbers, as with a scaler of gradients, and recover.
+        if not self.training and not vectors.isfinite().all():
+            dtype = str(self.model.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"the model gives numbers that are not finite in {dtype}; load it with "
+                "model_kwargs={'dtype': 'bfloat16'} or 'float32', or take undamaged weights"
+            )
+        return {**features, "token_embeddings": hidden[-1], "sentence_embedding": vectors}
 
     def _last_hidden_states(self, input_ids: Tensor) -> tuple[Tensor, ...]:
         # Attention is causal, so padding on the right reaches no slot and needs no mask.
@@ -220,9 +239,13 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         return int(self.model.get_input_embeddings().weight.shape[1])
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Save weights, tokenizer and the contract, renewed for the weights as they are now."""
+        """Save weights, tokenizer and the contract, renewed for the weights as they are now.
+
+        Adapters (``add_adapter``) are merged into the weights that are saved; the model itself keeps them.
+        """
         folder = Path(output_path)
-        self.model.save_pretrained(folder)
+        adapted = getattr(self.model, "_hf_peft_config_loaded", False)
+        (_merged(self.model) if adapted else self.model).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         contract = {**self.contract, "dtype": str(self.model.dtype).removeprefix("torch."), **_facts_of_files(folder)}
         text = json.dumps({**contract, "hash": _digest(contract)}, indent=2, ensure_ascii=False)
@@ -231,6 +254,49 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
     def get_config_dict(self) -> dict[str, Any]:
         """Return what ``print(model)`` shows."""
         return {"recipe": self.contract["prompts"]["recipe"], **self._settings}
+
+
+def _merged(model: Any) -> Any:
+    """Return a copy of a model with its active adapters merged into the weights."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    merged = copy.deepcopy(model)
+    for name, layer in list(merged.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+            merged.set_submodule(name, layer.get_base_layer())
+    left = next((name for name, part in merged.named_modules() if type(part).__module__.startswith("peft.")), None)
+    if left is not None:
+        raise ValueError(f"the adapter at {left} cannot be merged into the weights; add one without modules_to_save")
+    merged._hf_peft_config_loaded = False
+    return merged
+
+
+def _check_files(name: str, contract: Mapping[str, Any], path_of: Callable[[str], str | None]) -> None:
+    """Raise a ValueError unless config and tokenizer are those of the contract; hashing the weights would take long."""
+    for file, key, facts in (
+        ("config.json", "config", _config_facts),
+        ("tokenizer.json", "tokenizer", _tokenizer_facts),
+    ):
+        path = path_of(file)
+        if facts(Path(path) if path else None) != contract.get(key):
+            raise ValueError(
+                f"{name}: {file} is not the one that {CONTRACT_FILE} was made for; restore it, or save the model again"
+            )
+
+
+def _check_weights(name: str, model: Any, found: Mapping[str, Any]) -> None:
+    """Raise a ValueError for weights that the files lack and that are random now; the output head may be missing."""
+    head = model.get_output_embeddings()
+    heads = [place for place, module in model.named_modules() if module is head]
+    missing = sorted(key for key in found["missing_keys"] if key.rpartition(".")[0] not in heads)
+    other = sorted(str(entry[0]) for entry in found["mismatched_keys"])
+    for what, keys in (("missing", missing), ("of another shape", other)):
+        if keys:
+            raise ValueError(
+                f"{name}: weights are {what}: {', '.join(keys[:3])}{' …' if len(keys) > 3 else ''}; "
+                "take files that belong together"
+            )
 
 
 def _read_contract(path: str) -> dict[str, Any]:
@@ -256,17 +322,25 @@ def _digest(data: object) -> str:
 def _facts_of_files(folder: Path) -> dict[str, Any]:
     """Return what the contract holds of the model's files: hashes of weights and tokenizer, and the config."""
     weights = [[file.name, _file_sha256(file)] for file in sorted(folder.glob("*.safetensors"))]
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {
         "format": _FORMAT,
         "weights": _digest(weights),
-        "config": _without(config, _NOT_MODEL),
-        "tokenizer": _digest({key: tokenizer[key] for key in tokenizer if key not in _NOT_TOKENIZATION})
-        if tokenizer
-        else "",
+        "config": _config_facts(folder / "config.json"),
+        "tokenizer": _tokenizer_facts(folder / "tokenizer.json"),
     }
+
+
+def _config_facts(path: Path | None) -> Any:
+    return _without(_read_json(path), _NOT_MODEL)
+
+
+def _tokenizer_facts(path: Path | None) -> str:
+    tokenizer = _read_json(path)
+    return _digest({key: tokenizer[key] for key in tokenizer if key not in _NOT_TOKENIZATION}) if tokenizer else ""
+
+
+def _read_json(path: Path | None) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
 
 
 def _without(value: Any, names: Sequence[str]) -> Any:

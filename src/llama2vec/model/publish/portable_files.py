@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
+from llama2vec.artifact import read_object
+from llama2vec.errors import ContractError
 from llama2vec.files import write_atomic, write_json
-from llama2vec.model.contract import Contract, saved_contract
-from llama2vec.model.publish.prompted_tokenizer import surroundings
+from llama2vec.model.contract import CONTRACT_FILE, Contract, saved_contract
+from llama2vec.model.prompt import AFTER, BEFORE, processors_of
+from llama2vec.model.publish.prompted_tokenizer import TOKENIZER_FILE, surroundings
+from llama2vec.model.source import ModelSource
+
+logger = logging.getLogger(__name__)
 
 MODULE_FILE = "portable_encoder.py"
 MODULES_FILE = "modules.json"
@@ -69,6 +76,41 @@ def _write_pooling(folder: Path, contract: Contract) -> None:
         folder / _POOLING / "config.json",
         {"word_embedding_dimension": width, **modes, chosen: True, "include_prompt": True},
     )
+
+
+def check_other_reading(source: ModelSource) -> None:
+    """Warn that a folder of sentence-transformers, which has no contract, is about to be read as a plain LLM.
+
+    Raises:
+        ContractError: Its tokenizer holds the prompt of a servable encoder: sentence-transformers saved one again.
+    """
+    folder = Path(source.location)
+    if source.gguf_file or source.carries_contract or not (folder / MODULES_FILE).is_file():
+        return
+    template = (read_object(folder / TOKENIZER_FILE) or {}).get("post_processor")
+    if any({BEFORE, AFTER} & set(part.get("special_tokens") or ()) for part in processors_of(template)):
+        raise ContractError(
+            f"{source.name}: a servable encoder that sentence-transformers saved again, without its {CONTRACT_FILE}; "
+            "open it with sentence-transformers, or give the folder that llama2vec saved"
+        )
+    logger.warning(
+        "%s is a model of sentence-transformers%s; it is read as a plain LLM, so its vectors differ from those there",
+        source.name, _own_pooling(folder),
+    )  # fmt: skip
+
+
+def _own_pooling(folder: Path) -> str:
+    """Return the pooling that a folder names, in words; "" = it names none."""
+    settings = read_object(folder / _POOLING / "config.json") or {}
+    named = settings.get("pooling_mode")  # Of sentence-transformers 6; before, each had a key of its own.
+    modes = [named] if isinstance(named, str) else named if isinstance(named, list) else []
+    old = [
+        key.removeprefix("pooling_mode_")
+        for key, is_on in settings.items()
+        if key.startswith("pooling_mode_") and is_on
+    ]
+    words = " and ".join(map(str, [*modes, *old]))
+    return f" with pooling {words}" if words else ""
 
 
 def module_source() -> bytes:

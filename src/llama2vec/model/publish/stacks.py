@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from llama2vec.model.contract import Contract
 from llama2vec.model.limits import obstacles
@@ -10,6 +12,8 @@ from llama2vec.model.publish.prompted_tokenizer import surroundings
 
 GGUF_MODELS = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """Models that `llama2vec export` writes for llama.cpp: ``model_type`` → its architecture there."""
+# Architectures that llama2vec reads and that torch's exporter cannot write (torch 2.13).
+_NOT_IN_ONNX = ("mamba",)
 # Causal models of text-embeddings-inference 1.9 (docs/stacks.md).
 _TEI_MODELS = ("gemma3_text", "llama", "mistral", "qwen2", "qwen3")
 
@@ -23,8 +27,14 @@ class Stack:
     how: str  # What it takes, or why it does not open
 
 
-def stacks_of(contract: Contract, model_type: str) -> list[Stack]:
-    """Return what becomes of an encoder in each program; ``model_type`` is that of its ``config.json``."""
+def stacks_of(contract: Contract, model_type: str, *, padding_matters: bool = False) -> list[Stack]:
+    """Return what becomes of an encoder in each program.
+
+    Args:
+        contract: That of the encoder.
+        model_type: That of its ``config.json``.
+        padding_matters: Whether padding changes its vectors, which loading it finds out.
+    """
     servable = contract.encoder.servable
     found = obstacles(contract.ids, contract.encoder, prompts_sent=not servable)
     own = "as it is" if servable else "with trust_remote_code=True, which runs portable_encoder.py"
@@ -35,11 +45,27 @@ def stacks_of(contract: Contract, model_type: str) -> list[Stack]:
         tei = Stack("TEI", False, f"it does not know the architecture {model_type}")
     return [
         Stack("sentence-transformers", True, own),
-        Stack("ONNX Runtime", True, "after `llama2vec export`"),
+        _onnx(contract, model_type, padding_matters),
         vllm,
         tei,
         _llama_cpp(contract, model_type, why),
     ]
+
+
+def _onnx(contract: Contract, model_type: str, padding_matters: bool) -> Stack:
+    if padding_matters or _has_longrope(contract.config):
+        return Stack("ONNX Runtime", False, "texts of different length must not share a batch of it")
+    if model_type in _NOT_IN_ONNX:
+        return Stack("ONNX Runtime", False, f"torch's exporter cannot write the architecture {model_type}")
+    return Stack("ONNX Runtime", True, "after `llama2vec export`")
+
+
+def _has_longrope(config: Mapping[str, Any]) -> bool:
+    """Tell whether a ``config.json`` names two sets of rotary frequencies, for short texts and for long ones."""
+    named = [config.get(key) for key in ("rope_parameters", "rope_scaling")]
+    kinds = [one for one in named if isinstance(one, dict)]
+    kinds += [inner for one in kinds for inner in one.values() if isinstance(inner, dict)]
+    return any("longrope" in (one.get("rope_type"), one.get("type")) for one in kinds)
 
 
 def _llama_cpp(contract: Contract, model_type: str, why: str) -> Stack:
@@ -51,9 +77,9 @@ def _llama_cpp(contract: Contract, model_type: str, why: str) -> Stack:
     return Stack("llama.cpp", not why, why or f"after {writer}{sends}")
 
 
-def stack_lines(contract: Contract, model_type: str) -> list[str]:
-    """Return one line on the programs that open an encoder, and one on those that do not."""
-    stacks = stacks_of(contract, model_type)
+def stack_lines(contract: Contract, model_type: str, *, padding_matters: bool = False) -> list[str]:
+    """Return one line on the programs that open an encoder, and one for each reason why others do not."""
+    stacks = stacks_of(contract, model_type, padding_matters=padding_matters)
     opens = [f"{one.name} ({one.how})" for one in stacks if one.opens]
     lines = [f"opens in {', '.join(opens)}"]
     closed: dict[str, list[str]] = {}
@@ -61,6 +87,10 @@ def stack_lines(contract: Contract, model_type: str) -> list[str]:
         if not one.opens:
             closed.setdefault(one.how, []).append(one.name)
     for why, names in closed.items():
-        advice = "" if contract.encoder.servable else "; train with encoder.servable = true for these"
+        advice = (
+            ""
+            if contract.encoder.servable or names == ["ONNX Runtime"]
+            else "; train with encoder.servable = true for these"
+        )
         lines.append(f"not in {', '.join(names)}: {why}{advice}")
     return lines

@@ -103,8 +103,8 @@ def export_faiss(store: VectorStore, folder: Path, *, replace: bool = False) -> 
 
 
 def faiss_snippet(folder: Path, model: str) -> str:
-    """Return Python that loads the encoder, checks the contract and searches the files."""
-    return SNIPPET.format(model=model, folder=str(folder))
+    """Return Python that loads the encoder, checks the contract and searches the files, in any folder."""
+    return SNIPPET.format(model=model, folder=str(folder.absolute()))
 
 
 def _count_gone(file: Path, store: VectorStore) -> tuple[int, int]:

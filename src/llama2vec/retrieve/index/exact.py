@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.errors import ConfigError, DataError, StoreError, one_line
+from llama2vec.records import is_whole_number
 from llama2vec.retrieve.store.reader import Vectors, VectorStore, check_vectors
 
 Scores = npt.NDArray[np.float32]
@@ -94,10 +95,17 @@ def are_few(store: VectorStore, allowed: Rows | None) -> bool:
     return allowed is not None and len(allowed) <= max(_FEW_ROWS, len(store) // _FEW_OF)
 
 
-def checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vectors:
-    """Return queries [Q, D] in one piece; raise an error if a store cannot be searched for them."""
+def check_depth(depth: object) -> None:
+    """Raise a ConfigError for anything but a whole number of passages above 0."""
+    if not is_whole_number(depth):
+        raise ConfigError(f"the depth must be a whole number, not {depth!r}")
     if depth < 1:
         raise ConfigError(f"the depth must be at least 1, not {depth}")
+
+
+def checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vectors:
+    """Return queries [Q, D] in one piece; raise an error if a store cannot be searched for them."""
+    check_depth(depth)
     store.check_vectors()
     how = "give vectors [Q, D], as encode_queries returns them for a list of queries"
     try:

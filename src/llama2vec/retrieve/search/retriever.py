@@ -20,10 +20,10 @@ import numpy as np
 
 from llama2vec.config import ModelSettings
 from llama2vec.data.settings import PassageSettings
-from llama2vec.errors import ConfigError, Llama2VecError, StoreError, StoreReplacedError
+from llama2vec.errors import Llama2VecError, StoreError, StoreReplacedError
 from llama2vec.model.source import scratch_folder
 from llama2vec.records import Passage, Query, Run
-from llama2vec.retrieve.index.exact import Index, Rows, Scores
+from llama2vec.retrieve.index.exact import Index, Rows, Scores, check_depth
 from llama2vec.retrieve.index.filters import PassageFields
 from llama2vec.retrieve.index.folder import build_index
 from llama2vec.retrieve.index.lexical import Bm25Index
@@ -285,10 +285,11 @@ class Retriever:
             DataError: The question is not a string.
         """
         asked = [as_question(question)]
+        check_depth(depth)
 
         def search(opened: OpenedIndex) -> list[Hit]:
             vectors = cache(lambda: opened.encoded(asked))
-            reach = near = max(_FEWEST, _PER_DOCUMENT * depth) if group and depth > 0 else depth
+            reach = near = max(_FEWEST, _PER_DOCUMENT * depth) if group else depth
             while True:
                 chosen = mode or opened.default_mode
                 run, row_of_id = self._search(opened, asked, chosen, reach, where, vectors)
@@ -369,8 +370,7 @@ class Retriever:
         ``vectors`` returns those of the queries, and is called only by a mode that needs them.
         """
         opened.check_mode(mode)
-        if depth < 1:
-            raise ConfigError(f"the depth must be at least 1, not {depth}")
+        check_depth(depth)
         if not queries:
             return Run({}), {}
         check_distinct((query.id for query in queries), "queries")

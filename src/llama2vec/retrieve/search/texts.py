@@ -10,7 +10,7 @@ from llama2vec.data.corpus.rows import is_missing, passage_fields, plain_value, 
 from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, DataError, EmptyCorpusError
-from llama2vec.records import Passage, Query
+from llama2vec.records import Passage, Query, is_iterable
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -34,7 +34,7 @@ def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Pass
     """
     if isinstance(texts, str | Mapping | Passage):
         raise DataError(f"texts is one {type(texts).__name__}; put it into a list")
-    if not (isinstance(texts, Iterable) or hasattr(texts, "__getitem__")):
+    if not is_iterable(texts):
         raise DataError(f"texts is of type {type(texts).__name__}; give a list of strings, rows or passages")
     # Iterating over a data frame gives the names of its columns.
     rows: Iterable[Any] = texts.to_dict("records") if hasattr(texts, "to_dict") and hasattr(texts, "columns") else texts
@@ -48,7 +48,7 @@ def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Pass
 def as_queries(queries: Iterable[Query]) -> Sequence[Query]:
     """Return queries as a list; a DataError if they are not :class:`Query` objects whose id and text are strings."""
     how = "give Query objects, such as [Query('q1', 'Which animal carries loads?')], or ask one question with hits"
-    if isinstance(queries, str | Mapping | Query) or not isinstance(queries, Iterable):
+    if isinstance(queries, str | Mapping | Query) or not is_iterable(queries):
         raise DataError(f"queries is of type {type(queries).__name__}; {how}")
     queries = list(queries)
     for number, query in enumerate(queries):

@@ -16,13 +16,17 @@ import numpy as np
 import pytest
 import torch
 from encoders import FLOAT32
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from two_threads import assert_threads_agree
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
+from llama2vec.errors import GoldenVectorsError
 from llama2vec.manifest import digest
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.golden import load_golden
 from llama2vec.model.publish import portable_encoder, portable_files
 from llama2vec.model.publish.portable_encoder import PortableEncoder
 
@@ -289,6 +293,8 @@ def test_what_sentence_transformers_saves_opens_in_both(
     ours = Encoder.load(tmp_path / "again", settings=FLOAT32)
     assert ours.contract_hash == encoder.contract_hash
     np.testing.assert_array_equal(ours.encode_passages(texts), encoder.encode_passages(texts))
+    with pytest.raises(GoldenVectorsError, match=r"no golden\.json: saved by sentence-transformers.* --write`"):
+        load_golden(tmp_path / "again", ours.contract_hash)
     theirs = opened(tmp_path / "again")
     np.testing.assert_allclose(theirs.encode_query(texts), encoder.encode_queries(texts), atol=1e-5, rtol=0)
     for file in ("modules.json", "portable_encoder.py", "README.md"):
@@ -408,3 +414,70 @@ def test_other_backends_and_inputs_that_are_no_texts_are_refused(saved: Path) ->
         PortableEncoder.load(str(saved), backend="onnx")
     with pytest.raises(ValueError, match="embeds strings; got tuple"):
         opened(saved).encode([("a", "b")])
+
+
+@pytest.mark.parametrize("name", ["llama-released", "gpt2-paper", "llama-mean"])
+def test_adapters_are_merged_into_what_is_saved_and_stay_in_the_model(
+    encoders: dict[str, tuple[Encoder, Path]], texts: list[str], tmp_path: Path, name: str
+) -> None:
+    encoder, folder = encoders[name]
+    model = opened(folder)
+    targets = {"target_modules": ["c_attn"], "fan_in_fan_out": True} if name.startswith("gpt2") else {}
+    model.add_adapter(LoraConfig(r=2, init_lora_weights=False, **{"target_modules": "all-linear", **targets}))
+    vectors = model.encode_document(texts)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.save_pretrained(str(tmp_path / "trained"))
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert any(part.requires_grad for part in model.parameters())
+    trained = Encoder.load(tmp_path / "trained", settings=FLOAT32)
+    assert trained.contract_hash != encoder.contract_hash
+    assert np.abs(vectors - encoder.encode_passages(texts)).max() > 1e-3
+    np.testing.assert_allclose(trained.encode_passages(texts), vectors, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(opened(tmp_path / "trained").encode_document(texts), vectors, atol=1e-5, rtol=0)
+
+
+def test_an_adapter_that_cannot_be_merged_is_named_and_nothing_is_saved(saved: Path, tmp_path: Path) -> None:
+    model = opened(saved)
+    model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["v_proj"]))
+    with pytest.raises(ValueError, match=r"adapter at .*v_proj cannot be merged into the weights"):
+        model[0].save(str(tmp_path / "trained"))
+    assert not (tmp_path / "trained").exists()
+
+
+def test_vectors_that_are_not_finite_are_refused_outside_training(saved: Path) -> None:
+    model = opened(saved)
+    with torch.no_grad():
+        model[0].model.base_model.norm.weight.fill_(torch.inf)
+    with pytest.raises(ValueError, match=r"not finite in float32; load it with .*'bfloat16'.* or 'float32'"):
+        model.encode("river")
+    model.train()
+    assert not model(model.preprocess(["river"]))["sentence_embedding"].isfinite().all()
+
+
+def test_weights_that_would_be_random_are_refused(saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "copy"))
+    weights = load_file(folder / "model.safetensors")
+    name = next(key for key in weights if "down_proj" in key)
+    whole = weights.pop(name)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"weights are missing: .*down_proj\.weight; take files that belong together"):
+        PortableEncoder.load(str(folder))
+    save_file({**weights, name: whole[:, :-1].contiguous()}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"weights are of another shape: .*down_proj\.weight"):
+        PortableEncoder.load(str(folder))
+
+
+def test_another_config_or_tokenizer_than_the_contracts_is_refused(saved: Path, tmp_path: Path) -> None:
+    for number, (file, old, new) in enumerate(
+        [
+            ("config.json", '"rms_norm_eps"', '"rms_norm_epsilon"'),
+            ("tokenizer.json", '"normalizer": null', '"normalizer": {"type": "Lowercase"}'),
+        ]
+    ):
+        folder = Path(shutil.copytree(saved, tmp_path / str(number)))
+        text = (folder / file).read_text(encoding="utf-8")
+        assert old in text
+        (folder / file).write_text(text.replace(old, new), encoding="utf-8")
+        with pytest.raises(ValueError, match=rf"{file} is not the one that llama2vec\.json was made for; restore it"):
+            PortableEncoder.load(str(folder))

@@ -41,3 +41,15 @@ def test_one_layer_without_servable_leaves_the_prompt_to_the_client(llama_folder
 def test_an_architecture_that_tei_does_not_know(llama_folder: Path) -> None:
     lines = stack_lines(contract(llama_folder, servable=True), "gpt2")
     assert lines[1] == "not in TEI: it does not know the architecture gpt2"
+
+
+def test_what_export_refuses_is_not_promised(llama_folder: Path, longrope_folder: Path) -> None:
+    found = {
+        "mamba": stack_lines(contract(llama_folder), "mamba"),
+        "padding": stack_lines(contract(llama_folder), "llama", padding_matters=True),
+        "longrope": stack_lines(contract(longrope_folder), "phi3"),
+    }
+    assert all("ONNX" not in lines[0] for lines in found.values())
+    assert "not in ONNX Runtime: torch's exporter cannot write the architecture mamba" in found["mamba"]
+    for name in ("padding", "longrope"):
+        assert "not in ONNX Runtime: texts of different length must not share a batch of it" in found[name]

@@ -75,3 +75,7 @@ def test_files_of_another_corpus_are_replaced_only_on_request(tmp_path: Path) ->
 
 def test_the_snippet_is_python(tmp_path: Path) -> None:
     compile(faiss_snippet(tmp_path / "it's", "models/it's"), "snippet", "exec")
+
+
+def test_the_snippet_works_in_every_folder() -> None:
+    assert f"Path({str(Path.cwd() / 'files')!r})" in faiss_snippet(Path("files"), "m")

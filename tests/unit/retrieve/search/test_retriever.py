@@ -7,7 +7,9 @@ import os
 import random
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from counting_encoder import CountingEncoder
 
@@ -390,3 +392,15 @@ def test_queries_that_the_model_cuts_are_counted_once_a_call(
     caplog.clear()
     Retriever.from_texts(["The river is wide."], saved, device="cpu", dtype="float32").search(queries, "dense")
     assert caplog.messages[-1].endswith("the model cannot read more, so shorten them")
+
+
+@pytest.mark.parametrize("depth", ["3", 1.5, True, None])
+def test_a_depth_that_is_no_number_of_passages_is_refused(folder: Path, depth: Any) -> None:
+    retriever = Retriever.open(folder, CountingEncoder())
+    for group in (False, True):
+        with pytest.raises(ConfigError, match="the depth must be a whole number, not"):
+            retriever.hits("river", depth=depth, group=group)
+    with pytest.raises(ConfigError, match="the depth must be a whole number, not"):
+        retriever.search(QUERIES, depth=depth)
+    with pytest.raises(ConfigError, match="the depth must be a whole number, not"):
+        retriever.index.search(np.ones((1, retriever.store.dimension), np.float32), depth)

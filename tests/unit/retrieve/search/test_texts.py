@@ -67,6 +67,7 @@ def test_fields_of_passages_are_read_as_those_of_rows() -> None:
         (Query("1", "river"), "queries is of type Query; give"),
         ({"1": "river"}, "queries is of type dict; give"),
         (None, "queries is of type NoneType; give"),
+        (np.array("river"), "queries is of type ndarray; give"),
         ([Query("1", "river"), Query(2, "bridge")], "the id of query 1 is of type int; give a string"),
         ([Query("1", None)], "the text of query 0 is of type NoneType; give a string"),
     ],
@@ -87,6 +88,7 @@ def test_a_column_and_a_data_set_of_datasets_are_read() -> None:
     [
         ("A camelid.", "texts is one str; put it into a list"),
         (None, "texts is of type NoneType; give a list of strings, rows or passages"),
+        (np.array("river"), "texts is of type ndarray; give a list of strings, rows or passages"),
         (Passage("1", "x"), "texts is one Passage; put it into a list"),
         ([Passage("1", "x", fields={"tags": ["a"]})], "the field 'tags' of text 0 is of type list; give a string"),
         ([Passage("1", "x", fields={"day": date(2020, 1, 2)})], "the field 'day' of text 0 is of type date"),
