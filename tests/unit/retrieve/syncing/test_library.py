@@ -418,6 +418,27 @@ def test_removed_passages_stay_away_while_other_settings_keep_them_whole(
     assert (ids(removed), caplog.text) == (["b/c.txt#1", "b/d.txt#3", "e.txt#1"], "")
 
 
+class EndsWithCells(BlankLineSource):
+    """Newer readers, which end each text with more."""
+
+    def _parts(self, path: str, text: str) -> Iterator[Passage]:
+        yield from (replace(part, text=f"{part.text}\ncolor: red") for part in super()._parts(path, text))
+
+
+def test_removed_passages_stay_away_where_an_upgrade_gives_them_other_texts(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index, now = tmp_path / "index", EndsWithCells(folder, readers=6, packages={"pypdfium2": "5"})
+    sync(folder, index, source=BlankLineSource(folder, readers=5, packages={"pypdfium2": "4"}))
+    Library(index).remove(["b/d.txt#2", "a.txt"])
+    (folder / "b" / "d.txt").rename(folder / "f.txt")
+    kept = ["b/c.txt#1", "e.txt#1", "f.txt#1", "f.txt#3"]
+    sync(folder, index, source=now)
+    assert (ids(index), caplog.text) == (kept, "")
+    sync(folder, index, source=EndsWithCells(folder, readers=6, packages={}))
+    assert (ids(index), caplog.text) == (kept, "")
+
+
 def test_of_equal_passages_the_removed_one_stays_away_under_other_settings(tmp_path: Path) -> None:
     folder, index = write(tmp_path / "docs", {"a.txt": "one\n\nsame\n\ntwo\n\nsame\n\nsame"}), tmp_path / "index"
     sync(folder, index)
