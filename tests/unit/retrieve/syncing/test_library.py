@@ -112,6 +112,21 @@ def test_a_file_is_removed_in_another_unicode_form_of_its_name(folder: Path, tmp
         Library(index).remove(["\u00dcbersicht.md"])
 
 
+def test_names_with_control_characters_are_removed_as_the_terminal_shows_them(tmp_path: Path) -> None:
+    raw, shown = "esc\x1b[31mr\u00e9d.txt", r"esc\x1b[31mr" + "\u00e9d.txt"
+    folder, index = write(tmp_path / "docs", {raw: "river\n\nstone\n\nbridge", "a.txt": "x"}), tmp_path / "index"
+    sync(folder, index)
+    assert Library(index).remove([f"{shown}#2"]) == 1
+    assert Library(index).remove([shown.replace("\u00e9", "e\u0301")]) == 2
+    assert Library(index).remove([shown]) == 0
+    with pytest.raises(DataError, match="no document or passage"):
+        Library(index).remove([r"esc\x1b.txt"])
+    write(folder, {shown: "castle", raw: "river\n\nstone"})
+    sync(folder, index)
+    assert Library(index).remove([shown]) == 1  # The exact name comes first
+    assert f"{raw}#1" in ids(index)
+
+
 def test_only_what_changed_is_read_and_encoded_and_the_result_is_as_if_made_anew(folder: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     sync(folder, index, HashEncoder())

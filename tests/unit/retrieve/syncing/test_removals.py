@@ -37,7 +37,9 @@ def test_texts_that_a_split_does_not_show_are_missing_and_stay_known_through_the
 
 def test_texts_that_newer_readers_end_otherwise_are_known_by_their_places() -> None:
     record = without(RECORD, [1, 2], PASSAGES)
-    longer = [Passage(one.id, f"{one.text}\ncolor: red" if place < 2 else one.text) for place, one in enumerate(PASSAGES)]
+    longer = [
+        Passage(one.id, f"{one.text}\ncolor: red" if place < 2 else one.text) for place, one in enumerate(PASSAGES)
+    ]
     found = still_removed(record, longer, same_split=True)
     assert (list(found.places), found.missing) == ([1, 2], ())
     texts = tuple(found.places.values())
