@@ -33,19 +33,10 @@ def spooled_examples(
     groups that are too large: then the search for others ends early.
     """
 
-    def groups(rows: LinkedRows, wanted: int) -> Iterator[list[int]]:
-        most = largest_group(wanted, most_held_out)
-        for row in islice(rows.by_first_key(partial(place_in_draw, seed)), _MOST_LOOKS * wanted):
-            group = rows.group(row, most)
-            # A group of several queries comes once, where the smallest of their keys stands.
-            if group and rows.first_key(row) == min(map(rows.first_key, group)):
-                yield group
-
     def chosen(rows: LinkedRows) -> list[int]:
         if queries is not None:
             return sorted(row for key in queries for row in rows.with_key(key))
-        wanted = wanted_rows(len(rows), share, most_held_out)
-        return first_groups(groups(rows, wanted), wanted, most_held_out)
+        return _drawn(rows, share, most_held_out, seed)
 
     def write() -> list[tuple[TrainingExample, int]]:
         taken = write_spool(path, map(_spooled, rows), chosen if share else None)
@@ -55,11 +46,55 @@ def spooled_examples(
     return Spool(path, _example), found
 
 
+def spooled_queries(
+    path: Path, rows: Iterable[tuple[TrainingExample, int]], *, share: float, most_held_out: int, seed: int
+) -> frozenset[int]:
+    """Draw as :func:`llama2vec.finetune.validation.held_out_queries` does, with the keys of the rows on the disk.
+
+    ``path`` names a file that is gone afterwards. As in :func:`spooled_examples`, the search for others ends early
+    where nearly all queries belong to groups that are too large.
+    """
+
+    def write() -> frozenset[int]:
+        found = set[int]()
+
+        def keyed(numbered: tuple[TrainingExample, int]) -> SpooledRow:
+            # Every key as one of the query: the draw asks for no answers, so their table stays empty.
+            return SpooledRow((), query_keys=[*query_keys(*numbered), *_answers(*numbered)])
+
+        def note(rows: LinkedRows) -> list[int]:
+            found.update(map(rows.first_key, _drawn(rows, share, most_held_out, seed)))
+            return []  # Nothing is taken out: the keys are enough
+
+        write_spool(path, map(keyed, rows), note)
+        path.unlink()
+        return frozenset(found)
+
+    return on_first_process(write)
+
+
+def _drawn(rows: LinkedRows, share: float, most: int, seed: int) -> list[int]:
+    """Return the rows to hold out."""
+
+    def groups() -> Iterator[list[int]]:
+        for row in islice(rows.by_first_key(partial(place_in_draw, seed)), _MOST_LOOKS * wanted):
+            group = rows.group(row, largest_group(wanted, most))
+            # A group of several queries comes once, where the smallest of their keys stands.
+            if group and rows.first_key(row) == min(map(rows.first_key, group)):
+                yield group
+
+    wanted = wanted_rows(len(rows), share, most)
+    return first_groups(groups(), wanted, most)
+
+
 def _spooled(numbered: tuple[TrainingExample, int]) -> SpooledRow:
     example, source = numbered
-    # Without the key of a missing id, which would link rows that have nothing in common.
-    answers = [key for key in positive_keys(example, source) if key != NO_KEY]
-    return SpooledRow(*_as_row(example), source, query_keys(example, source), answers)
+    return SpooledRow(*_as_row(example), source, query_keys(example, source), _answers(example, source))
+
+
+def _answers(example: TrainingExample, source: int) -> list[int]:
+    """Return the keys of the positives, without that of a missing id, which would link rows without a common text."""
+    return [key for key in positive_keys(example, source) if key != NO_KEY]
 
 
 def _as_row(example: TrainingExample) -> tuple[list[str], list[Any]]:

@@ -34,7 +34,7 @@ from llama2vec.finetune.false_negatives import StartModel, teacher_scores_of_all
 from llama2vec.finetune.gradient_cache import GradientCache, idle_batches
 from llama2vec.finetune.lengths import counting_cuts
 from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings, FinetuneConfig, FinetuneOptimizerSettings
-from llama2vec.finetune.spooled import spooled_examples
+from llama2vec.finetune.spooled import spooled_examples, spooled_queries
 from llama2vec.finetune.validation import (
     BEST,
     ValidationTask,
@@ -321,19 +321,20 @@ def _read(
     numbered = ((example, number) for number, found in enumerate(read) for example in found)
     checked = counting_cuts(checked_examples(numbered, config.contrastive), config)
     share = validation.held_out_share
-    queries: frozenset[int] | None = None
-    if drawn_from and share:
-        whole = ((one, number) for number, source in enumerate(drawn_from) for one in read_examples(source))
-        queries = held_out_queries(whole, share, validation.max_queries, held_out_seed)
+    most = validation.max_queries
+    whole = ((one, number) for number, source in enumerate(drawn_from) for one in read_examples(source))
     if data.streaming:
         path = work.begin() / SPOOL_FILE
+        draw = partial(spooled_queries, path, share=share, most_held_out=most, seed=held_out_seed)
+        queries = draw(whole) if drawn_from and share else None
         spool, held_out = spooled_examples(
-            path, checked, share=share, most_held_out=validation.max_queries, seed=held_out_seed, queries=queries
+            path, checked, share=share, most_held_out=most, seed=held_out_seed, queries=queries
         )
         examples = DrawnExamples(spool, Sizes(spool), config.contrastive, seed)
     else:
+        queries = held_out_queries(whole, share, most, held_out_seed) if drawn_from and share else None
         rows, sources = [list(column) for column in zip(*checked, strict=True)] or ([], [])
-        kept, out = hold_out(rows, share, validation.max_queries, held_out_seed, sources, queries)
+        kept, out = hold_out(rows, share, most, held_out_seed, sources, queries)
         held_out = [(rows[row], sources[row]) for row in out]
         examples = DrawnExamples([rows[row] for row in kept], [sources[row] for row in kept], config.contrastive, seed)
     if not len(examples) + len(held_out):

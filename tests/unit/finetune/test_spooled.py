@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from llama2vec.data.examples.spool import Sizes
 from llama2vec.finetune.batches import ContrastiveOrder, DrawnExamples, positive_keys, query_keys
 from llama2vec.finetune.settings import ContrastiveSettings
-from llama2vec.finetune.spooled import spooled_examples
+from llama2vec.finetune.spooled import spooled_examples, spooled_queries
 from llama2vec.finetune.validation import held_out_queries, hold_out
 from llama2vec.records import TrainingExample
 
@@ -112,6 +113,35 @@ def test_the_held_out_rows_are_those_of_examples_in_memory(seed: int, tmp_path: 
         assert held_out == [rows[row] for row in out]
         assert held_out
         assert len(spool) + len(out) == 200
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_queries_drawn_on_the_disk_are_those_drawn_in_memory(seed: int, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    rows = []
+    for row in range(300):
+        passage, ids = draw.randrange(900), {}
+        if row % 3:  # Some rows have ids, which link within a source alone
+            ids = {"query_id": f"q{draw.randrange(900)}", "positive_ids": ("", f"p{passage}")}
+        positives = (f"answer {row}", f"answer {passage}")
+        rows.append((TrainingExample(f"query {draw.randrange(900)}", positives, **ids), row % 2))
+    expected = held_out_queries(rows, 0.1, 20, seed)
+    assert spooled_queries(tmp_path / "rows.sqlite", rows, share=0.1, most_held_out=20, seed=seed) == expected
+    assert expected
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_draw_on_the_disk_holds_a_small_part_of_the_keys_in_memory(tmp_path: Path) -> None:
+    count = 20_000
+    rows = ((TrainingExample(f"query {row}", (f"answer {row}",)), 0) for row in range(count))
+    tracemalloc.start()
+    try:
+        found = spooled_queries(tmp_path / "rows.sqlite", rows, share=0.1, most_held_out=20, seed=0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found) == 20
+    assert peak < 60 * count  # In memory, they take over 600 bytes a row
 
 
 def test_a_group_that_is_too_large_stays_in_training(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -386,6 +387,25 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(
     assert (tmp_path / "out" / "checkpoints" / "checkpoint-2" / "complete.json").is_file()
     monkeypatch.setattr(module, "contrastive_loss", right)
     finetune_model(config(llama_folder, "optimizer.save_every=2"), tmp_path / "out", examples=examples)
+
+
+def test_streaming_draws_from_what_was_mined_on_the_disk_and_holds_out_the_same_queries(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+    rows = [json.dumps({"query": f"query {row}", "pos": [f"answer {row}"]}) + "\n" for row in range(60)]
+    whole.write_text("".join(rows))
+    part.write_text("".join(rows[10:]))
+
+    def queries(*settings: str) -> list[str]:
+        made = config(llama_folder, f"data.sources={part}", "validation.share=0.3", *settings)
+        task = _read(made, SimpleNamespace(begin=lambda: tmp_path), None, [str(whole)])[1]  # type: ignore[arg-type]
+        assert task
+        return sorted(task.queries)
+
+    expected = queries()
+    monkeypatch.setattr("llama2vec.finetune.train.held_out_queries", None)  # Holds the keys of all rows
+    assert queries("data.streaming=true") == expected
 
 
 def test_a_seed_of_its_own_keeps_the_validation_of_all_seeds(
