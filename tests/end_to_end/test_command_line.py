@@ -300,7 +300,7 @@ def test_a_corpus_of_empty_texts_cannot_be_learnt_from(
 def test_too_little_text_for_one_batch_is_told(llama_folder: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     corpus = write(tmp_path / "corpus.jsonl", GOOD)
     line = refused("adapt", "-o", tmp_path / "out", "--corpus", corpus, "--model", llama_folder, *sets(SMALL))
-    assert "1 training examples are fewer than one batch of 4" in line
+    assert "one batch of 4 is more than the 1 training example" in line
 
 
 def test_a_model_that_is_not_causal_is_refused_by_every_verb(

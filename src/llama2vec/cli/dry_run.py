@@ -51,7 +51,7 @@ def show_stage(
     with read_once():
         plan = plan_run(RunConfig.model_validate(recipe), output)
         stage = next(one for one in plan.stages if one.kind == kind)
-        estimate = estimate_run(plan, [stage], labeled=labeled)
+        estimate = estimate_run(plan, [stage], labeled=labeled, alone=True)
     found = estimate.stages[stage.name]
     each = f", ~ {duration(found.seconds * seeds)} for all {seeds} seeds" if seeds > 1 else ""
     took = f"~ {duration(found.seconds)}{each}, peak memory {memory_text(found.memory_bytes)}"

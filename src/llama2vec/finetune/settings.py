@@ -274,6 +274,8 @@ class FinetuneConfig(StableHashSettings):
         # Set to 0 for this call, it switches off what a recipe says of it.
         if not self.pretext.weight and self.pretext != PretextSettings() and "pretext.weight" not in sets:
             return "pretext.weight is 0, so the other settings of pretext do nothing; set it above 0"
+        if self.data.limited_to != "spread" and not self.data.limit:
+            return "data.limited_to says which rows a limit takes, and data.limit is 0; set a limit or drop it"
         if "optimizer.epochs" in sets and optimizer.steps and "optimizer.steps" not in sets:
             steps = f"optimizer.steps is {optimizer.steps} and decides how long the training is"
             return f"optimizer.epochs: {steps}; set optimizer.steps=0 as well"

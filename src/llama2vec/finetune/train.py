@@ -250,7 +250,7 @@ def train_fine_tuning(
     steady.check()
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "batch_size")})
     optimizer = _with_steps(config.optimizer, len(drawn))
-    check_enough(len(drawn), optimizer)
+    check_enough(len(drawn), optimizer, some_held_out=config.validation.held_out_share > 0)
     _check_contrast(config, drawn)
     started = time.monotonic()
     settings, mixed = training_precision(config.model)

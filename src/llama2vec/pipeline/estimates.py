@@ -24,6 +24,7 @@ from llama2vec.data.corpus.passages import corpus_fingerprint
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.finetune.settings import FinetuneConfig, ValidationSettings
 from llama2vec.finetune.train import held_cells, micro_batch_cells
+from llama2vec.finetune.validation import wanted_rows
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.model.batching import cells_per_batch, padded_batches
 from llama2vec.model.device import choose_device, choose_dtype
@@ -63,8 +64,8 @@ class RunEstimate(NamedTuple):
 class _Estimator:
     """Estimates stages; samples each source of texts once."""
 
-    def __init__(self, plan: RunPlan, flops: float | None, labeled: ReadingSettings | None) -> None:
-        self.config = plan.config
+    def __init__(self, plan: RunPlan, flops: float | None, labeled: ReadingSettings | None, *, alone: bool) -> None:
+        self.config, self.alone = plan.config, alone
         settings = self.config.model
         self.device = choose_device(settings.device)
         self.dtype = choose_dtype(settings.dtype, self.device)
@@ -121,9 +122,10 @@ class _Estimator:
     def _note_few(self, stage: str, examples: float, settings: OptimizerSettings) -> None:
         """Note that a stage would refuse its data; a note and not an error, since their number is estimated."""
         if examples < settings.batch_size * launched_processes():
+            section = "" if self.alone else f"{stage}."
             self.notes.append(
                 f"{stage}: about {examples:,.0f} training examples do not fill a batch of {settings.batch_size}, so it "
-                f"would stop; give more texts or lower {stage}.optimizer.batch_size"
+                f"would stop; give more texts or lower {section}optimizer.batch_size"
             )
 
     def _reading(self, texts: Lengths, most: int) -> float:
@@ -229,7 +231,8 @@ class _Estimator:
         there = mined.negatives if mined else self.texts.negatives()
         each = config.contrastive.positives + (min(there, most) if mined else self.texts.negatives(most))
         a_step = settings.batch_size * settings.accumulation
-        trained = max(1.0, queries.total * (1 - (0 if config.validation.source else config.validation.share)))
+        apart = config.validation.held_out_share
+        trained = max(1.0, queries.total - wanted_rows(round(queries.total), apart, config.validation.max_queries))
         if queries.total:
             self._note_few("finetune", trained, settings)
         steps = settings.steps or max(1, round(settings.epochs * trained / a_step))
@@ -337,6 +340,8 @@ def estimate_run(
     stages: Sequence[PlannedStage],
     flops: float | None = None,
     labeled: ReadingSettings | None = None,
+    *,
+    alone: bool = False,
 ) -> RunEstimate:
     """Estimate stages of a run.
 
@@ -345,8 +350,9 @@ def estimate_run(
         stages: Those of its stages that are estimated.
         flops: FLOP/s of matrix products on its machine; None = measured here.
         labeled: Names the fields of all labeled sources; None = as the run reads each of them.
+        alone: The stage is a command of its own, whose settings have no section before their names.
     """
-    estimator = _Estimator(plan, flops, labeled)
+    estimator = _Estimator(plan, flops, labeled, alone=alone)
     found = {stage.name: estimator.of(stage) for stage in stages}
     shape, on = estimator.shape, f"{str(estimator.dtype).removeprefix('torch.')} on {estimator.device.type}"
     within = 1.5 if estimator.rates.are_measured else 2
@@ -354,7 +360,7 @@ def estimate_run(
         f"{plan.config.model.name}: {shape.parameters / 1e6:,.1f} million parameters, {shape.body / 1e6:,.1f} million "
         "in the layers (from its config; no weights loaded)",
         f"{estimator.rates.described} ({on}); one process",
-        *estimator.notes,
+        *dict.fromkeys(estimator.notes),  # Rounds of one stage have the same
         "not counted: BM25, a teacher's scores, reading and writing files",
         f"expect them to be right within a factor of {within}, if nothing else runs",
     ]

@@ -216,6 +216,10 @@ class RunConfig(LanguageSettings):
                 raise ValueError(f"{stage}.model.name: a run has one model; name it in [model]")
         if self.finetune is not None and (self.finetune.data.source_list or self.finetune.data.limit):
             raise ValueError("finetune.data: a run fine-tunes on what [pairs] reads; put sources and limit there")
+        if self.finetune is not None and self.finetune.data.limited_to != "spread":
+            raise ValueError(
+                "finetune.data.limited_to: a run takes its rows in [pairs], spread over each source; drop it"
+            )
         if self.finetune is not None and self.finetune.data.split != "train":
             raise ValueError(
                 "finetune.data.split: a run fine-tunes on what [pairs] reads; set the split of each source there"

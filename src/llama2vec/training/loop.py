@@ -298,12 +298,13 @@ def train(
     return TrainingResult(trainer.state.global_step, recorder.last, best_step)
 
 
-def check_enough(examples: int, settings: OptimizerSettings) -> None:
+def check_enough(examples: int, settings: OptimizerSettings, *, some_held_out: bool = False) -> None:
     """Raise a TrainingError unless there is a whole batch for every process, and its steps leave what is averaged."""
     if examples < settings.batch_size * process_count():
         needed = f"one batch of {settings.batch_size}" + (" per process" if process_count() > 1 else "")
-        problem = f"{examples} training examples are fewer than {needed}"
-        raise TrainingError(f"{problem}; give more of them or lower optimizer.batch_size")
+        apart = " beside those held out (validation.share)" if some_held_out else ""
+        there = f"{counted(examples, 'training example')}{apart}"
+        raise TrainingError(f"{needed} is more than the {there}; give more of them or lower optimizer.batch_size")
     if lacking := settings.lacking_checkpoints():
         raise TrainingError(f"optimizer.{lacking}")
 

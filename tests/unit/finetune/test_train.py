@@ -351,7 +351,7 @@ ROW = TrainingExample("q", ("p",))
     [
         ([], [], EmptyCorpusError, "no labeled examples"),
         ([ROW] * 9, ["optimizer.batch_size=1"], ConfigError, "nothing to contrast with"),
-        ([ROW] * 3, ["validation.share=0"], TrainingError, "3 training examples are fewer than one batch of 4"),
+        ([ROW] * 3, ["validation.share=0"], TrainingError, "one batch of 4 is more than the 3 training examples"),
         ([ROW] * 9, ["contrastive.dimensions=[64]"], ConfigError, r"64 is wider than the model's vectors \[D=32\]"),
         ([ROW] * 9, ["contrastive.missing_negatives=error"], TrainingError, "fewer than 1 hard negative for"),
         ([ROW] * 9, ["data.passage_max_tokens=25"], ConfigError, "passage_max_tokens is 25, but the encoder reads 24"),

@@ -132,7 +132,7 @@ def test_weights_that_blow_up_are_never_saved(tmp_path: Path) -> None:
 
 
 def test_fewer_examples_than_one_batch_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"3 training examples are fewer than one batch of 4"):
+    with pytest.raises(TrainingError, match=r"one batch of 4 is more than the 3 training examples"):
         train(Line(), EXAMPLES[:3], [], FitLine(), settings(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -61,9 +61,11 @@ def language_of(text: str, question: str) -> str:
     english = len(in_english)
     if english >= _CERTAIN * len(words) and len(set(in_english)) >= _DIFFERENT:  # The other lists need not be loaded
         return "en"
-    counts = Counter(language for word in words for language in _languages_by_word().get(word, ()))
+    found = [(language, word) for word in words for language in _languages_by_word().get(word, ())]
+    counts, different = (Counter(language for language, _ in pairs) for pairs in (found, set(found)))
     best = max(counts, key=lambda language: (counts[language], language in _IN_BM25S), default="en")
-    return best if counts[best] > english and counts[best] >= _LEAST * len(words) else "en"
+    is_clear = counts[best] > english and counts[best] >= _LEAST * len(words)
+    return best if is_clear and different[best] > 1 else "en"  # One such word may be a name
 
 
 def little_words(language: str) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 import unicodedata
 from functools import lru_cache
 
@@ -85,14 +86,28 @@ class _Pattern:
         return found is not None and begin >= found.end() and last.fullmatch(text, begin) is not None
 
 
+@lru_cache(maxsize=1024)
 def _letters(text: str) -> str:
-    """Return a text in which upper and lower case are the same, with as many letters: ß stays one."""
+    """Return a text in which upper and lower case are the same, with as many letters: one stands for ß, too."""
     folded = text.casefold()
-    return folded if len(folded) == len(text) else "".join(map(_letter, text))
+    if len(folded) == len(text):
+        return folded
+    letters, stand_ins = _unfolding()
+    for letter in set(letters.findall(text)):
+        text = text.replace(letter, stand_ins[letter])
+    return text.casefold()
 
 
-def _letter(letter: str) -> str:
-    return next((one for one in (letter.casefold(), letter.lower()) if len(one) == 1), letter)
+@lru_cache(maxsize=1)
+def _unfolding() -> tuple[re.Pattern[str], dict[str, str]]:
+    """Return what finds the letters that upper and lower case make several, such as ß, and what stands for each.
+
+    Half surrogate pairs stand for them: these have no case, and no text of SQLite's has them.
+    """
+    lower = {letter: letter.lower() for letter in map(chr, range(sys.maxunicode + 1)) if len(letter.casefold()) > 1}
+    kept = {letter: one if len(one) == 1 else letter for letter, one in lower.items()}
+    stand_ins = {one: chr(0xD800 + number) for number, one in enumerate(sorted(set(kept.values())))}
+    return re.compile(f"[{''.join(kept)}]"), {letter: stand_ins[one] for letter, one in kept.items()}
 
 
 def _lower(text: _Value) -> str | None:

@@ -172,7 +172,7 @@ def as_row(hit: Hit, question: str) -> dict[str, Any]:
         "title": passage.title,
         "text": passage.text,
         "snippet": excerpt(hit, question),
-        "words": telling_words(question, passage.text).spellings,
+        "words": telling_words(question, passage.full_text).found_in(passage.full_text),
         "continues": hit.continues,
         "location": location(passage, question),
         "spot": spot(passage),
@@ -254,7 +254,7 @@ class TellingWords:
         for begin, end in term_spans(question):
             spelled.setdefault(word_key(question[begin:end]), question[begin:end])
         self._words = [word for word in spelled if word not in little] or list(spelled)
-        self.spellings = [spelled[word] for word in self._words]
+        self._spelled = spelled
         self._of_stem: dict[str, int] = {}
         self._of_prefix: dict[str, int] = {}
         for place, word in enumerate(self._words):
@@ -268,10 +268,22 @@ class TellingWords:
         places = [self._of_stem.get(stem) for stem in _stems(word, _SHORTEST_PREFIX)] + [self._of_prefix.get(word)]
         return self._words[min(found)] if (found := [place for place in places if place is not None]) else None
 
+    def found_in(self, text: str) -> list[str]:
+        """Return the words of the question that a text has, as the question spells them.
+
+        >>> TellingWords("Which wings delay the stall?").found_in("The Stall of a wing.")
+        ['wings', 'stall']
+        """
+        words = {self.alike(word_key(text[begin:end])) for begin, end in term_spans(text)}
+        return [self._spelled[word] for word in self._words if word in words]
+
 
 def telling_words(question: str, text: str) -> TellingWords:
     """Return the telling words of a question for a text, in whose language the little ones are known."""
-    return _telling_words(question, language_of(text, question))
+    language = language_of(text, question)
+    found = _telling_words(question, language)
+    # A short text may have the little words of another language by accident, and no other word of the question.
+    return found if language == "en" or found.found_in(text) else _telling_words(question, "en")
 
 
 @lru_cache(maxsize=8)

@@ -91,6 +91,7 @@ class Changes:
         self._leave_out, self._spool_folder = leave_out, spool or Path(tempfile.gettempdir())
         self._same_folder = old is not None and old.folder == str(source.folder.resolve())
         self._same_plan = old is not None and old.plan == dict(source.plan)
+        self._same_split = old is not None and _split_plan(old.plan) == _split_plan(source.plan)
         self._ids, self._repeats = DocumentIds(), False  # Those of the files that were read
         self.counts = Counts()
         self.entries: list[Entry] = []
@@ -252,7 +253,7 @@ class Changes:
             return self._skipped(str(error), facts, old, before)
         removed, found = before.removed if before else (), StillRemoved()
         if before is not None and before.removals:
-            found = still_removed(before, passages)
+            found = still_removed(before, passages, same_split=self._same_split)
             removed = tuple(found.places)  # Never "all": another split may show text that was not removed
             self._note_lost(file.name, before, found)
         elif before is None and old is not None and old.removals != 0:
@@ -272,3 +273,8 @@ class Changes:
         noted = removals - len(before.removed) if self._same_plan and not before.skipped else 0
         if len(found.missing) > noted:
             self.counts.resplit.append((name, len(found.missing), removals))
+
+
+def _split_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a plan the user decides: an upgrade changes the readers and their packages only."""
+    return {name: value for name, value in plan.items() if name not in ("readers", "packages")}

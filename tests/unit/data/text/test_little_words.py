@@ -25,6 +25,9 @@ from llama2vec.data.text.little_words import ENGLISH, language_of, little_words
         ("fi", "Mikä on vuokra?", "Vuokra on maksettava ennen kuin kuukausi on ohi, ja se on kiinteä."),
         # Neither of the two is of a language that has little words here.
         ("en", "羊驼毛", "骆驼在沙漠里行走。"),
+        # A single little word of another language may be a name or a measure.
+        ("en", "pan lid", "Pan 24 cm"),
+        ("en", "hat size", "Hat M; color: red"),
         ("en", "def", "def get(self, name): return self.values[name]"),
     ],
 )

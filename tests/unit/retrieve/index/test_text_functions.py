@@ -70,6 +70,38 @@ def test_patterns_match_as_those_of_sqlite_do(connection: sqlite3.Connection, pa
     assert [connection.execute(statement, [text, pattern]).fetchone() for text in LETTERS] == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "pattern", "matches"),
+    [
+        ("Straße", "STRA_E", 1),
+        ("Straße", "stra__e", 0),
+        ("GROẞE STRAßE", "große straẞe", 1),
+        ("Straße", "strasse", 0),
+        ("ŉ İ ǰ ﬁ ᾳ ΣΑΣ ß", "ŉ İ ǰ ﬁ ᾼ σας ẞ", 1),
+        ("ßß", "__", 1),
+    ],
+)
+def test_a_letter_whose_cases_differ_in_length_is_one_letter(
+    connection: sqlite3.Connection, text: str, pattern: str, matches: int
+) -> None:
+    TextFunctions(connection)
+    assert connection.execute("SELECT ? LIKE ?", [text, pattern]).fetchone() == (matches,)
+
+
+def test_a_text_with_such_a_letter_is_compared_about_as_fast_as_another(connection: sqlite3.Connection) -> None:
+    TextFunctions(connection)
+
+    def seconds(letter: str) -> float:
+        texts = [(f"{letter}{number} " + "Die Gäste wohnen in der Stadt. " * 100, "%Hof%") for number in range(300)]
+        began = time.process_time()
+        for text in texts:
+            connection.execute("SELECT ? LIKE ?", text).fetchone()
+        return time.process_time() - began
+
+    seconds("ß")
+    assert min(seconds("ß") for _ in range(3)) < 5 * min(seconds("s") for _ in range(3))
+
+
 def test_a_pattern_that_leaves_much_open_is_as_fast_as_another(connection: sqlite3.Connection) -> None:
     TextFunctions(connection)
     began = time.monotonic()

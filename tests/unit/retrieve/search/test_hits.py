@@ -317,3 +317,8 @@ def test_the_file_of_a_document_is_the_longest_name_before_a_row_or_a_member(tmp
     }
     for name in ("gone.zip!a.md", "c#x", "../box.mbox#1", f"{tmp_path}/box.mbox#1", "#1", "!a"):
         assert document_file(tmp_path, name) is None
+
+
+def test_a_hit_names_the_words_of_the_question_that_it_holds_even_where_they_are_little_in_another_language() -> None:
+    passage = Passage("x", "Mode: eco; fan: high; lamp: off", title="Dryer")
+    assert as_row(Hit(1, 1.0, passage), "mode of the dryer " + "llama " * 50)["words"] == ["mode", "dryer"]

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from llama2vec.data.documents.readers import json_rows, table_rows
 from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.data.text.words import word_spans
 from llama2vec.errors import UnreadableError
+from llama2vec.retrieve.store.reader import VectorStore
+from llama2vec.retrieve.syncing import folder_source
 from llama2vec.retrieve.syncing.folder_source import FolderSource
+from llama2vec.retrieve.syncing.library import Library
 
 
 def source(folder: Path, tokens: int = 16, **reading: object) -> FolderSource:
@@ -50,3 +54,31 @@ def test_the_plan_holds_what_decides_the_passages_and_not_which_files_there_are(
     assert plan["packages"].keys() >= {"pypdfium2", "selectolax"}
     settings = source(tmp_path, include=("*.md",)).settings
     assert (settings["reading"]["include"], settings["passages"]["tokens"]) == (["*.md"], 16)
+
+
+def test_a_removed_row_stays_removed_when_newer_readers_end_its_text_with_its_other_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index = tmp_path / "docs", tmp_path / "index"
+    folder.mkdir()
+    rows = [f"{verb} the wool with care before you go on to the next step,{verb}er" for verb in ("Tak", "Wash", "Dry")]
+    (folder / "wool.csv").write_text("\n".join(["text,tool", *rows]))
+    (folder / "wool.jsonl").write_text('{"text": "Spin.", "color": "red"}\n{"text": "Weave.", "color": "blue"}\n')
+
+    def synced() -> list[str]:
+        Library(index).sync(source(folder), None)
+        store = VectorStore.open(index / "store")
+        return [passage.text for passage in store.passages(range(len(store)))]
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(folder_source, "_READERS", 5)
+        for reader in (json_rows, table_rows):
+            earlier.setattr(reader, "mentioned", lambda *_, **__: "")
+        before = synced()
+        assert any(text.startswith("Wash") for text in before)
+        assert not any("Dryer" in text for text in before)
+        Library(index).remove(["wool.csv#3", "wool.jsonl#1"])
+    now = synced()
+    assert len(now) == len(before) - 2
+    assert any("Dryer" in text for text in now)
+    assert not any("Wash" in text or "Spin" in text for text in now)

@@ -112,6 +112,21 @@ def test_a_file_is_removed_in_another_unicode_form_of_its_name(folder: Path, tmp
         Library(index).remove(["\u00dcbersicht.md"])
 
 
+def test_names_with_control_characters_are_removed_as_the_terminal_shows_them(tmp_path: Path) -> None:
+    raw, shown = "esc\x1b[31mr\u00e9d.txt", r"esc\x1b[31mr" + "\u00e9d.txt"
+    folder, index = write(tmp_path / "docs", {raw: "river\n\nstone\n\nbridge", "a.txt": "x"}), tmp_path / "index"
+    sync(folder, index)
+    assert Library(index).remove([f"{shown}#2"]) == 1
+    assert Library(index).remove([shown.replace("\u00e9", "e\u0301")]) == 2
+    assert Library(index).remove([shown]) == 0
+    with pytest.raises(DataError, match="no document or passage"):
+        Library(index).remove([r"esc\x1b.txt"])
+    write(folder, {shown: "castle", raw: "river\n\nstone"})
+    sync(folder, index)
+    assert Library(index).remove([shown]) == 1  # The exact name comes first
+    assert f"{raw}#1" in ids(index)
+
+
 def test_only_what_changed_is_read_and_encoded_and_the_result_is_as_if_made_anew(folder: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     sync(folder, index, HashEncoder())
@@ -416,6 +431,27 @@ def test_removed_passages_stay_away_while_other_settings_keep_them_whole(
     Library(removed).remove(["b/d.txt#1"])
     sync(folder, removed)
     assert (ids(removed), caplog.text) == (["b/c.txt#1", "b/d.txt#3", "e.txt#1"], "")
+
+
+class EndsWithCells(BlankLineSource):
+    """Newer readers, which end each text with more."""
+
+    def _parts(self, path: str, text: str) -> Iterator[Passage]:
+        yield from (replace(part, text=f"{part.text}\ncolor: red") for part in super()._parts(path, text))
+
+
+def test_removed_passages_stay_away_where_an_upgrade_gives_them_other_texts(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index, now = tmp_path / "index", EndsWithCells(folder, readers=6, packages={"pypdfium2": "5"})
+    sync(folder, index, source=BlankLineSource(folder, readers=5, packages={"pypdfium2": "4"}))
+    Library(index).remove(["b/d.txt#2", "a.txt"])
+    (folder / "b" / "d.txt").rename(folder / "f.txt")
+    kept = ["b/c.txt#1", "e.txt#1", "f.txt#1", "f.txt#3"]
+    sync(folder, index, source=now)
+    assert (ids(index), caplog.text) == (kept, "")
+    sync(folder, index, source=EndsWithCells(folder, readers=6, packages={}))
+    assert (ids(index), caplog.text) == (kept, "")
 
 
 def test_of_equal_passages_the_removed_one_stays_away_under_other_settings(tmp_path: Path) -> None:

@@ -36,6 +36,10 @@ _BIG5 = re.compile(rb"[\xa1-\xf9][\x40-\x7e\xa1-\xfe]|[\x80-\xff]")
 _RARE_BIG5 = b"\xc9\x40"
 """The first of the rare signs; before it stand those that Taiwan teaches in school."""
 _PORTUGUESE = re.compile("ç(?:ão|ões)".encode("cp1252"))
+_WESTERN_LETTERS = frozenset("åäöæøéèàçêñüßíóúáâîôûëïœ" + "“”‘’„‚–—…•€°§«»\xa0")
+"""Letters of Western Europe and the punctuation beside them whose bytes seldom are letters elsewhere."""
+_EASTERN = re.compile(r"\bè[a-qt-záéíóú]|ñ\b|œ[klmnpwæ]|[ijkwz]ê\b|[a-z]â\b|^[^«]*[^\W\d_]»")
+"""Beginnings and ends of words that only other languages have: č in Czech, ń, ś and ę in Polish, ā in Latvian, ť."""
 _WESTERN = frozenset(("ascii", "iso8859-1", "cp1252"))
 _QUOTES_OF_WINDOWS = {
     code: letter for code in range(0x80, 0xA0) if (letter := bytes([code]).decode("cp1252", errors="ignore"))
@@ -150,14 +154,28 @@ def _likeliest(sample: bytes, found: str) -> str:
         return "euc_jp" if _is_euc_jp(sample) else found
     if _PORTUGUESE.search(sample):
         return "cp1252"
+    western = sample.decode("cp1252", errors="replace").lower()
+    tells = _language_tells(western)
+    if not tells and _is_western(western):
+        return "cp1252"
     if found != "iso8859_2":
-        found = _language_tells(sample.decode("cp1252", errors="replace")) or found
+        found = tells or found
     if found == "cp1250":
         text = sample.decode("cp1250", errors="replace")
         # Letters of ISO 8859-2: ą and ś in Polish, š, ť and ľ in its neighbors
         is_iso = re.search(r"[^\W\d_][±¶µ]", text) or (re.search(r"[^\W\d_]»", text) and "«" not in text)
         return "iso8859_2" if is_iso or ("ą" in text and re.search("[ěřůčđ]", text)) else found
     return found
+
+
+def _is_western(text: str) -> bool:
+    """Tell whether a text that was read in cp1252 holds letters of Western Europe alone, and used as they are there.
+
+    >>> [_is_western(text) for text in ("på", "où – déjà", "dzieñ", "mo¿na", "èas", "bøeh; èlen")]
+    [True, True, False, False, False, False]
+    """
+    letters = {letter for letter in re.sub(r"\boù\b", "", text) if not letter.isascii()}
+    return letters <= _WESTERN_LETTERS and not (_EASTERN.search(text) or {"è", "ø"} <= letters or {"è", "æ"} <= letters)
 
 
 def _is_latin_script(sample: bytes) -> bool:
@@ -202,6 +220,12 @@ def _language_tells(text: str) -> str:
 
     if has("ý") and has("ðþ") and times("ýðþ") > 4 * times("áíóæ"):
         return "cp1254"  # Turkish, not Icelandic
+    if _is_baltic(text, counts):
+        return "cp1257"
+    is_estonian = has("õ") and times("ä") > times("áéíóú")  # In Hungarian, ő and ä hardly share a text.
+    is_faroese = {"ð", "ø"} <= set(text)
+    if is_estonian or is_faroese:
+        return "cp1252"
     # French and Danish hold š and ž in names alone.
     has_carons = times("šž") > times("àåçêñ") or (has("èìøù") and re.search("¾[a-z]", text))
     is_czech = has("èìøùòïæð¾") and has_carons  # or Slovak, Croatian
@@ -210,3 +234,29 @@ def _language_tells(text: str) -> str:
     is_romanian = (has("ã") and has("þ")) or re.search(r"(?<![\w.])º[a-z]", text)
     is_polish = re.search("[a-z][³¹¿][a-z]", text)
     return "cp1250" if is_czech or is_hungarian or is_romanian or is_polish else ""
+
+
+def _is_baltic(text: str, counts: Counter[str]) -> bool:
+    """Tell whether a text that was read in cp1252 is Lithuanian, Latvian, or Estonian with š or ž, in cp1257.
+
+    >>> texts = ("ðalies plotas, þmoniø", "cilvçki mâcâs latvieðu valodâ", "ðokolaad ja võõrsõnad on pärit")
+    >>> [_is_baltic(text, Counter(text)) for text in (*texts, "það á að þvo", "instituþii în românia")]
+    [True, True, True, False, False]
+    """
+
+    def times(letters: str) -> int:
+        return sum(counts[letter] for letter in letters)
+
+    carons = times("ðþ")  # š and ž
+    if carons and counts["õ"] and counts["ä"]:
+        return times("áéíóúýæãšž") == 0
+    # Faroese and Danish words seldom end in ø, Romanian ones never in â, and there î begins words.
+    lithuanian = len(re.findall(r"[a-z]ø\b|[ëûà]", text))
+    latvian = len(re.findall(r"[a-z]â\b|[a-z][îï]", text))
+    others = times("éêíóúýöäåüñôõãßùœšžº¹³¿¾")
+    if 4 * others > lithuanian + latvian:
+        return False
+    ends = {end for end in ("ø", "ë", "â", "âs") if re.search(rf"[a-z](?<!hâl){end}\b", text)}  # hâlâ is Turkish
+    if {"ø", "ë"} <= ends or (ends & {"â", "âs"} and re.search("[a-z][çîïû]", text)):
+        return True
+    return carons > 0 and (lithuanian > 0 or latvian >= max(2, carons))

@@ -64,6 +64,8 @@ _CONTENTS = 4
 """So many paragraphs in a row that only link to the same page are its table of contents, which is left out."""
 _LEAST_MAIN = 200
 """A main element with fewer characters than this, and than a fifth of the page, is not the page's content."""
+_TITLE_PAGE_WORDS = 100
+"""A page with more words beside a table of contents of other pages is one of them, and the contents are its menu."""
 
 
 def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
@@ -219,11 +221,20 @@ class _Walk:
         if contents.mem_id in self._kept:
             return False
         links = contents.css("a[href]")
-        if 2 * sum(map(self._stays, links)) >= len(links):
+        is_sidebar = any(unquote(link.attributes.get("href") or "").removeprefix("./") == self._page for link in links)
+        if is_sidebar or 2 * sum(map(self._stays, links)) >= len(links) or self._says_more_than(contents):
             return True
         # Each once, or many within each other would take long.
         self._kept.update(one.mem_id for one in contents.css("*"))
         return False
+
+    def _says_more_than(self, contents: Any) -> bool:
+        """Tell whether a page is one of those that a table of contents lists, not a title page."""
+        root = contents
+        while root.parent is not None and root.parent.tag not in ("html", "-undef", "-document"):
+            root = root.parent
+        words, inside = (len(node.text(separator=" ").split()) for node in (root, contents))
+        return bool(words - inside > _TITLE_PAGE_WORDS)
 
     def _whole(self, node: Any, tag: str) -> bool:
         """Add a heading, code or a table as a block of its own."""

@@ -12,7 +12,7 @@ from llama2vec.data.documents.readers.building import unescaped
 from llama2vec.data.documents.readers.encodings import decoded
 from llama2vec.data.documents.readers.markdown import scalars
 from llama2vec.data.documents.readers.table_rows import TITLES
-from llama2vec.data.documents.readers.values import labeled
+from llama2vec.data.documents.readers.values import mentioned
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.text.words import estimated_words
 from llama2vec.errors import UnreadableError
@@ -141,7 +141,7 @@ def _documents(
         used = {text_field, title_field if isinstance(title, str) else ""}
         others = scalars({key: value for key, value in row.items() if key not in used})
         if text_field and not settings.text_field:  # What the other fields say is worth finding, too.
-            text = "\n".join(filter(None, (text, labeled(others, without=(shown, text)))))
+            text = "\n".join(filter(None, (text, mentioned(others, without=(shown, text)))))
         fields = {key: value for key, value in others.items() if key != id_field}
         where: Any = ("row", number) if lines else ("none", 1)
         yield Document(f"{name}#{row_id}", text, shown, lines=where[0], first_line=where[1], fields=fields)

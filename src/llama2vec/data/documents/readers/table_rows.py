@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median_low
 
 from llama2vec.data.documents.document import Document
-from llama2vec.data.documents.readers.values import Column, labeled, shown
+from llama2vec.data.documents.readers.values import Column, labeled, mentioned, shown
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.text.words import estimated_words
 from llama2vec.errors import UnreadableError
@@ -122,7 +122,9 @@ def _document(
     others = {_name(columns.names, column): (column, cell) for column, cell in cells.items()}
     if not columns.are_given:
         # What the other columns say is worth finding, too.
-        texts += filter(None, (labeled({key: cell for key, (_, cell) in others.items()}, without=(title, *texts)),))
+        cells_by_name = {key: cell for key, (_, cell) in others.items()}
+        said = mentioned(cells_by_name, without=(title, *texts)) if texts else labeled(cells_by_name, without=(title,))
+        texts += [said] if said else []
     own = {key: columns.values[column].value(cell) for key, (column, cell) in others.items()}
     taken = {key.lower() for key in own}  # Filters do not tell upper from lower case
     values = {key: value for key, value in fields.items() if key.lower() not in taken} | own

@@ -6,11 +6,16 @@ import re
 from collections.abc import Collection, Mapping
 from math import isfinite
 
+from llama2vec.data.text.words import estimated_words
 from llama2vec.records import Value
 
 _PLAIN = re.compile(r"(?:0|-?[1-9][0-9]{0,14})|-?(?:0|[1-9][0-9]{0,14})\.(?P<decimals>[0-9]{1,15})")
 _SCIENTIFIC = re.compile(r"-?[0-9](?:\.[0-9]{1,15}[eE][-+]?|[eE][-+])[0-9]{1,3}")
 """As programs write very small and large numbers: with a point or a sign, which 12E5 and the commit 1234e56 lack."""
+_NUMBER = re.compile(r"[-+]?[0-9][0-9.,]*(?:[eE][-+]?[0-9]+)?")
+_NOT_ASKED_FOR = re.compile(rf"^{_NUMBER.pattern}(?:[,;\s]+{_NUMBER.pattern}){{3,}}$|[!-~]{{100}}")
+"""Four numbers or more and nothing else; a word of a hundred letters, as of an encoded picture."""
+_MENTIONED_WORDS = 60
 _TRUTH = {"true": True, "false": False}
 
 
@@ -44,6 +49,23 @@ def labeled(cells: Mapping[str, Value], without: Collection[str] = ()) -> str:
     """
     texts = {name: shown(cell) for name, cell in cells.items()}
     return "; ".join(f"{name}: {text}" for name, text in texts.items() if text and text not in without)
+
+
+def mentioned(cells: Mapping[str, Value], without: Collection[str]) -> str:
+    """Return what :func:`labeled` does of the cells that somebody may ask for, as far as there is room beside a text.
+
+    Texts come before numbers where there are more than fit. Lists of numbers and encoded files are left out.
+
+    >>> mentioned({"row": 17, "customer": "Müller", "embedding": ", ".join(["0.25"] * 9)}, without=())
+    'row: 17; customer: Müller'
+    """
+    texts = {name: text for name, cell in cells.items() if not _NOT_ASKED_FOR.search(text := shown(cell))}
+    room, chosen = _MENTIONED_WORDS, set()
+    for name in sorted(texts, key=lambda name: _NUMBER.fullmatch(texts[name]) is not None):
+        room -= estimated_words(texts[name]) + 1
+        if room >= 0:
+            chosen.add(name)
+    return labeled({name: cell for name, cell in cells.items() if name in chosen}, without)
 
 
 class Column:

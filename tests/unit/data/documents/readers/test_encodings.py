@@ -26,10 +26,19 @@ WAY_OUT = "name its encoding, as in --set reading.encoding=koi8-r, or save it as
         ("cp1252", "The naïve résumé of the café owner was read by many people."),
         ("cp1252", "He said “hello” – it costs 5 € for Müller’s pump…"),
         ("cp1252", "Price £5 ±2, 20°C, 5 µm, © 2020"),
+        ("cp1252", "Šokolaad ja žanr on võõrsõnad, aga päev on pikk."),
+        ("cp1252", "Føroyar eru land. Fólk tala føroyskt og lesa støddfrøði á kvøldi."),
+        ("cp1257", "Žmonės čia kalba lietuviškai, jūros krantas, Baltijos šalių plotas."),
+        ("cp1257", "Šeši namai ir valstybės rytų dalyje."),
+        ("cp1257", "Cilvēki runā latviešu valodā un mācās vēsturi."),
+        ("cp1257", "Skolās bērni mācās matemātiku."),
+        ("cp1257", "Šokolaad ja žanr on võõrsõnad, aga päev on pikk."),
+        ("cp1250", "Instituţii publice în România, împărţite în ţară."),
         ("cp1250", "Zażółć gęślą jaźń. Ciśnienie pompy należy sprawdzać codziennie."),
         ("cp1250", "Tlak čerpadla je třeba denně kontrolovat a šrouby dotahovat."),
         ("cp1250", "Presiunea pompei trebuie verificată zilnic şi şuruburile strânse."),
         ("cp1250", "Az egész világon nőtt a kereslet, a gépek erősek."),
+        ("cp1254", "Hâlâ şehirde değil mi? Kâğıt çok geçerli."),
         ("cp1254", "Pompa basıncı her gün kontrol edilmelidir, şişe ağzı."),
         ("iso8859_2", "Zażółć gęślą jaźń. Ciśnienie pompy należy sprawdzać codziennie."),
         ("iso8859_2", "Tiskový mluvčí Tomáš Hulan dodal, že v drti bylo zlato. Měřil průtok."),
@@ -70,6 +79,33 @@ def test_an_encoding_that_nothing_declares_is_guessed(encoding: str, text: str, 
 @pytest.mark.parametrize("ruler", ["~" * 79, ".if n \\{\\\n.RE\n.\\}\n.sp"])
 def test_an_encoding_is_guessed_beside_rulers_and_markup(encoding: str, text: str, ruler: str) -> None:
     whole = f"{text}\n" * 6 + f"{ruler}\n" * 60 + f"{text}\n" * 3
+    assert decoded(whole.encode(encoding)) == whole
+
+
+@pytest.mark.parametrize("row", ["| {} | 1 |", "- {}", "{};1"])
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [
+        ("cp1252", "Sverige är ett land vid Östersjön. I skolorna läser barnen modersmål. På natten är det mörkt."),
+        ("cp1252", "är på och för över från när här både"),
+        ("cp1252", "été où déjà à forêt même garçon naïf"),
+        ("cp1252", "België en Italië zijn één; de coördinatie is geëindigd"),
+        ("cp1252", "på rød blå ære øl også får køb"),
+        ("cp1252", "Übung Äpfel für schön Köln Straße grün"),
+        ("cp1252", "año niño más así está también"),
+        ("cp1252", "Það er gott að læra íslensku þegar veður er vont"),
+        ("cp1252", "Koolides õpivad lapsed emakeelt ja ajalugu Läänemere ääres"),
+        ("cp1257", "Žmonės čia kalba lietuviškai jūros rytų šalyje"),
+        ("cp1257", "Cilvēki runā latviešu valodā un mācās vēsturi"),
+        ("cp1250", "Ludność maleje ale gospodarka rośnie Można być"),
+        ("cp1250", "Člověk píše dějepis ve střední Evropě"),
+        ("cp1250", "gazdaság nő a gépek erősek a fű zöld"),
+        ("cp1250", "Populaţia scade dar economia creşte învaţă matematică"),
+        ("cp1254", "Nüfus azalıyor ama ekonomi büyüyor öğreniyor ağzı"),
+    ],
+)
+def test_an_encoding_is_guessed_from_single_words_in_tables_and_lists(encoding: str, words: str, row: str) -> None:
+    whole = "\n".join(row.format(word) for word in words.split())
     assert decoded(whole.encode(encoding)) == whole
 
 

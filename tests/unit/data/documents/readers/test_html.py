@@ -56,6 +56,14 @@ def test_the_contents_of_other_pages_stay_and_those_of_the_page_are_left_out() -
         assert only_document("a/index.html", page.format(contents)).text == "Manual\n\nRelease 3."
 
 
+def test_a_table_of_contents_beside_more_text_or_with_the_page_itself_is_a_menu() -> None:
+    entries = "".join(f'<a href="part{number}.html">Part {number}</a> ' for number in range(1, 6))
+    page = '<div class="toc">{}</div><h1>Oil</h1><p>{}</p>'
+    assert only_document("a/part3.html", page.format(entries, "This page tells of oil.")).text.count("Part") == 0
+    assert only_document("a/b.html", page.format(entries, "oil " * 120)).text.count("Part") == 0
+    assert only_document("a/b.html", page.format(entries, "This book tells of oil.")).text.count("Part") == 5
+
+
 def test_a_page_without_text_is_skipped() -> None:
     assert refusal("a.html", "<html><script>1</script></html>") == "holds no text outside menus and scripts"
 
