@@ -211,6 +211,12 @@ def claim(
             raise
 
 
+def check_claim(output: Path, kind: Kind, plan: Callable[[], Mapping[str, Any]], *, overwrite: bool) -> None:
+    """Raise what :func:`claim` would for what an output holds, and change nothing; ``plan`` is asked if needed."""
+    if os.path.lexists(output):
+        _look(output, kind, plan(), overwrite=overwrite)
+
+
 @contextmanager
 def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     """Be the one live process that writes an output; wait for another one, then raise an OutputExistsError."""

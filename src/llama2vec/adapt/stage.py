@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import PromptSettings
@@ -18,7 +18,7 @@ from llama2vec.model.local import fetched
 from llama2vec.model.quantized import check_quantization
 from llama2vec.model.source import resolve_model
 from llama2vec.records import Passage
-from llama2vec.training.output import Stage, claim_output, model_fingerprint
+from llama2vec.training.output import Stage, check_output, claim_output, model_fingerprint
 from llama2vec.training.tracking import check_trackers
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def adapt_model(
     check_quantization(fetched(resolve_model(config.model.name)), for_training=True)
     inputs = SteadyInputs()
     corpus = inputs.corpus(config.text.corpus, config.reading) if passages is None else "given"
-    plan = STAGE.plan(config.deciding(), corpus, model_fingerprint(config.model.name))
+    plan = _plan(config, corpus)
     read = passages
     if read is None:
         read = inputs.read(limited_passages(config.text.corpus, config.text.limit, config.reading, report))
@@ -87,6 +87,20 @@ def adapt_model(
         from llama2vec.adapt.train import train_adaptation
 
         return train_adaptation(config, work, read)
+
+
+def check_adaptation(config: AdaptConfig, output: Path, *, overwrite: bool) -> None:
+    """Raise an OutputExistsError for an output that :func:`adapt_model` would refuse; nothing is written."""
+
+    def plan() -> dict[str, Any]:
+        return _plan(config, SteadyInputs().corpus(config.text.corpus, config.reading))
+
+    check_output(output, STAGE, plan, overwrite=overwrite, inputs=[config.model.name, config.text.corpus])
+
+
+def _plan(config: AdaptConfig, corpus: str) -> dict[str, Any]:
+    """Return what decides the result: settings and input."""
+    return STAGE.plan(config.deciding(), corpus, model_fingerprint(config.model.name))
 
 
 def _check_prompts(prompts: PromptSettings) -> None:

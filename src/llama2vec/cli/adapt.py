@@ -37,7 +37,7 @@ def adapt_command(
     changes = with_options(sets, ("--corpus", "text.corpus", corpus), ("--model", "model.name", model))
     read = partial(load_config, AdaptConfig, recipe)
     if dry_run:
-        show_training(read, changes, output, seeds)
+        show_training(read, changes, output, seeds, overwrite=overwrite)
     else:
         train_with_seeds("adapt", read, changes, output, seeds, _adapt, overwrite=overwrite)
 

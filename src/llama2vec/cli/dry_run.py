@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llama2vec.cli.options import report
-from llama2vec.cli.seeds import read_seeds
+from llama2vec.cli.seeds import read_seeds, seed_folder, seeded
 from llama2vec.config import ModelSettings
 from llama2vec.data.examples.labeled import splits_of
 from llama2vec.errors import ConfigError
@@ -59,25 +59,54 @@ def show_stage(
 
 
 def show_training(
-    read: Callable[[list[str]], AdaptConfig | FinetuneConfig], changes: list[str], output: Path, seeds: str | None
+    read: Callable[[list[str]], AdaptConfig | FinetuneConfig],
+    changes: list[str],
+    output: Path,
+    seeds: str | None,
+    *,
+    overwrite: bool,
 ) -> None:
     """Print the estimate of the training that ``--seeds`` or its absence describes."""
     from llama2vec.finetune.settings import FinetuneConfig
 
-    count, config = len(read_seeds(seeds, changes)) if seeds else 1, read(changes)
+    numbers, config = read_seeds(seeds, changes) if seeds else [], read(changes)
+    made = {seed_folder(output, seed): read(seeded(changes, seed, output)) for seed in numbers} or {output: config}
     if isinstance(config, FinetuneConfig):
-        show_stage("finetune", finetuning_recipe(config), output, count, config.reading)
+        recipe, labeled = finetuning_recipe(config), config.reading
     else:
-        show_stage("adapt", adaptation_recipe(config), output, count)
+        recipe, labeled = adaptation_recipe(config), None
+    for folder, one in made.items():
+        _check_training(one, folder, overwrite=overwrite)
+    show_stage("adapt" if labeled is None else "finetune", recipe, output, len(made), labeled)
+
+
+def _check_training(config: AdaptConfig | FinetuneConfig, output: Path, *, overwrite: bool) -> None:
+    """Refuse an output that the training would refuse."""
+    from llama2vec.adapt.stage import check_adaptation
+    from llama2vec.finetune.settings import FinetuneConfig
+    from llama2vec.finetune.stage import check_fine_tuning
+
+    if isinstance(config, FinetuneConfig):
+        check_fine_tuning(config, output, overwrite=overwrite)
+    else:
+        check_adaptation(config, output, overwrite=overwrite)
 
 
 def show_mining(
-    inputs: MiningInputs, output: Path, settings: MineSettings, model: ModelSpec | None, loading: ModelSettings
+    inputs: MiningInputs,
+    output: Path,
+    settings: MineSettings,
+    model: ModelSpec | None,
+    loading: ModelSettings,
+    *,
+    overwrite: bool,
 ) -> None:
     """Print what a mining would read, take and write."""
+    from llama2vec.mine.mining import check_mined
     from llama2vec.pipeline.mining_estimate import estimate_mining
     from llama2vec.terminal import duration
 
+    check_mined(inputs, output, settings, overwrite=overwrite)
     (seconds, memory), notes = estimate_mining(inputs, output, settings, model, loading)
     took = f"~ {duration(seconds)}" if model else "BM25 alone, whose time is not estimated"
     head = f"Estimate for {output}: {took}, peak memory {memory_text(memory)}"

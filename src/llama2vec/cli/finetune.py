@@ -36,7 +36,7 @@ def finetune_command(
     changes = with_options(sets, ("--data", "data.sources", data), ("--model", "model.name", model))
     read = partial(load_config, FinetuneConfig, recipe)
     if dry_run:
-        show_training(read, changes, output, seeds)
+        show_training(read, changes, output, seeds, overwrite=overwrite)
     else:
         train_with_seeds("finetune", read, changes, output, seeds, _finetune, overwrite=overwrite)
 

@@ -12,6 +12,7 @@ from llama2vec.cli.options import Device, Dtype, print_reading, set_option, with
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import ModelSettings, load_config
 from llama2vec.data.documents.folder import ReadingReport
+from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.examples.reported import check_reported, report_path
 from llama2vec.generate.settings import GenerateConfig
 from llama2vec.model.packaged import SMOLLM2_NAME
@@ -40,22 +41,27 @@ def generate_command(
 ) -> None:
     """Generate training queries for unlabeled passages with an LLM."""
     config = load_config(GenerateConfig, recipe, with_options(sets, ("--model", "generate.model", model)))
-    from llama2vec.generate.generation import GenerationInputs, generate_to_file
+    from llama2vec.generate.generation import GenerationInputs, check_generated, generate_to_file
     from llama2vec.model.source import ModelSpec, resolve_model
     from llama2vec.model.tokens import corpus_splitter
 
     settings = config.generate
     named = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
     llm = named.model_copy(update={"name": settings.model or SMOLLM2_NAME})
+
+    def splitter() -> Splitter | None:
+        # By the LLM's tokens, as the encoder that is trained of it splits: mining finds the passages under the same ids
+        spec = ModelSpec.of_source(resolve_model(llm.name))
+        return corpus_splitter(corpus, spec, config.passages, config.reading)
+
     if dry_run:
+        given = GenerationInputs(corpus, llm, reading=config.reading)
+        check_generated(given, splitter, output, settings, overwrite=overwrite)
         show_stage("pairs", generation_recipe(config, corpus, llm), output)
         return
     found = ReadingReport()
     check_reported(output, "generate")
-    # By the LLM's tokens, as the encoder that is trained of it splits: mining finds the passages under the same ids.
-    spec = ModelSpec.of_source(resolve_model(llm.name))
-    splitter = corpus_splitter(corpus, spec, config.passages, config.reading)
-    inputs = GenerationInputs(corpus, llm, splitter, config.reading, report=found)
+    inputs = GenerationInputs(corpus, llm, splitter(), config.reading, report=found)
     report = generate_to_file(inputs, output, settings, overwrite=overwrite)
     if report is None:
         display(f"{output} is already done, with the same inputs and settings; nothing to do")

@@ -88,7 +88,8 @@ def mine_command(
         teacher=PairScorer(config.mine.teacher, models.device, models.dtype) if config.mine.teacher else None,
     )  # fmt: skip
     if dry_run:
-        show_mining(inputs, output, config.mine, spec, model_settings(models.dtype, models.device, None)[0])
+        loading = model_settings(models.dtype, models.device, None)[0]
+        show_mining(inputs, output, config.mine, spec, loading, overwrite=overwrite)
         return
     report = mine_to_file(inputs, output, config.mine, overwrite=overwrite)
     if report is None:

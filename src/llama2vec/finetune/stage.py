@@ -20,7 +20,7 @@ from llama2vec.model.local import fetched
 from llama2vec.model.quantized import check_quantization
 from llama2vec.model.source import resolve_model
 from llama2vec.records import TrainingExample
-from llama2vec.training.output import Stage, claim_output, model_fingerprint
+from llama2vec.training.output import Stage, check_output, claim_output, model_fingerprint
 from llama2vec.training.tracking import check_trackers
 
 if TYPE_CHECKING:
@@ -81,6 +81,16 @@ def finetune_model(
         from llama2vec.finetune.train import train_fine_tuning
 
         return train_fine_tuning(config, work, contract, examples, steady, drawn_from)
+
+
+def check_fine_tuning(config: FinetuneConfig, output: Path, *, overwrite: bool) -> None:
+    """Raise an OutputExistsError for an output that :func:`finetune_model` would refuse; nothing is written."""
+    inputs = [config.model.name, *config.data.source_list, config.validation.source]
+
+    def plan() -> dict[str, Any]:
+        return _plan(config, resolve_contract(config), None, SteadyInputs())
+
+    check_output(output, STAGE, plan, overwrite=overwrite, inputs=inputs)
 
 
 def _plan(

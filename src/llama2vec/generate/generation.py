@@ -7,11 +7,11 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama2vec.artifact import claim
+from llama2vec.artifact import check_claim, claim
 from llama2vec.config import ModelSettings
 from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.corpus.reading import how_read
@@ -19,6 +19,7 @@ from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.examples.reported import (
+    check_inputs_apart,
     check_kept_apart,
     check_reported,
     finish_reported,
@@ -33,7 +34,7 @@ from llama2vec.generate.settings import FILTERS, GenerateSettings
 from llama2vec.kept import KEPT_QUESTIONS, discard_kept, keep, kept_path, read_kept
 from llama2vec.manifest import build_manifest, canonical_json
 from llama2vec.model.local import fetched
-from llama2vec.model.source import resolve_model
+from llama2vec.model.source import ModelSource, resolve_model
 from llama2vec.records import Passage, TrainingExample
 from llama2vec.terminal import ProgressReporter, counted
 
@@ -215,16 +216,8 @@ def generate_to_file(
     source, corpus = fetched(named), steady.corpus(inputs.corpus, inputs.reading)
     check_kept_apart(output, _GENERATED, [inputs.corpus, source.location])  # The plan can be compared with torch alone
     from llama2vec.model.backbone import load_backbone
-    from llama2vec.model.device import dtype_name
 
-    read_by = {
-        # A model of the hub is known by its name, because its files are here only once it has been loaded.
-        "model": (named if named.hub_id else source).fingerprint(),
-        "dtype": dtype_name(inputs.model),
-    }
-    # Which LLM it was is in the inputs, wherever it lies.
-    given = {"corpus": corpus, **read_by, **how_read(inputs.splitter, inputs.reading)}
-    plan = json.loads(canonical_json({"settings": settings.model_dump(exclude={"model"}), "inputs": given}))
+    plan = _plan(inputs, settings, named if named.hub_id else source, corpus)
     written = {**plan["inputs"], "settings": settings.model_dump(exclude={"model", *FILTERS})}
     kept_in = kept_path(output, KEPT_QUESTIONS, written)
     read = [inputs.corpus, source.location]
@@ -244,3 +237,40 @@ def generate_to_file(
         finish_reported(work, examples, manifest)
     discard_kept(output, KEPT_QUESTIONS, but=kept_in)
     return report
+
+
+def check_generated(
+    inputs: GenerationInputs, splitter: Callable[[], Splitter | None], output: Path, settings: GenerateSettings,
+    *, overwrite: bool,
+) -> None:  # fmt: skip
+    """Raise what :func:`generate_to_file` would for its output, and change nothing.
+
+    ``splitter`` gives that of ``inputs``, and is asked where the output holds generated examples.
+    """
+    check_reported(output, "generate")
+    named = resolve_model(inputs.model.name)
+    check_inputs_apart(output, [inputs.corpus, named.location])
+
+    def plan() -> dict[str, Any]:
+        if overwrite:
+            return {}  # Any plan will do where it may be replaced: the right one takes the model
+        source = named if named.hub_id else fetched(named)
+        corpus = SteadyInputs().corpus(inputs.corpus, inputs.reading)
+        return _plan(replace(inputs, splitter=splitter()), settings, source, corpus)
+
+    check_claim(output, _GENERATED, plan, overwrite=overwrite)
+
+
+def _plan(inputs: GenerationInputs, settings: GenerateSettings, source: ModelSource, corpus: str) -> dict[str, Any]:
+    """Return what of settings, corpus and LLM decides the result.
+
+    A model of the hub is known by its name, because its files are here only once it has been loaded.
+    """
+    from llama2vec.model.device import dtype_name
+
+    read_by = {"model": source.fingerprint(), "dtype": dtype_name(inputs.model)}
+    # Which LLM it was is in the inputs, wherever it lies.
+    given = {"corpus": corpus, **read_by, **how_read(inputs.splitter, inputs.reading)}
+    decides = {"settings": settings.model_dump(exclude={"model"}), "inputs": given}
+    found: dict[str, Any] = json.loads(canonical_json(decides))
+    return found

@@ -15,13 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llama2vec.artifact import claim
+from llama2vec.artifact import check_claim, claim
 from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.corpus.reading import how_read
 from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.examples.labeled import examples_fingerprint, named_fingerprint, read_examples
 from llama2vec.data.examples.reported import (
+    check_inputs_apart,
     check_kept_apart,
     finish_reported,
     reported_kind,
@@ -191,8 +192,7 @@ def mine_to_file(
     output, settings, started = Path(output), settings or MineSettings(), time.monotonic()
     inputs = with_corpus(inputs)
     check_sources(inputs, output, settings)
-    read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
-    check_kept_apart(output, _MINED, read)
+    check_kept_apart(output, _MINED, read := _read_paths(inputs))
     plan, splitter, encoder = _plan(inputs, output, settings, steady := SteadyInputs())
     with claim(output, _MINED, plan, overwrite=overwrite, again=again, inputs=read) as work:
         if work.is_finished:
@@ -221,6 +221,22 @@ def mine_to_file(
         finish_reported(work, result.examples, manifest)
     _discard_kept(output, inputs)
     return result.report
+
+
+def check_mined(inputs: MiningInputs, output: Path, settings: MineSettings, *, overwrite: bool) -> None:
+    """Raise what :func:`mine_to_file` would for its output, and change nothing."""
+    inputs = with_corpus(inputs)
+    check_sources(inputs, output, settings)
+    check_inputs_apart(output, _read_paths(inputs))
+    # Any plan will do where it may be replaced: the right one takes the model.
+    check_claim(
+        output, _MINED, lambda: {} if overwrite else _plan(inputs, output, settings, SteadyInputs())[0],
+        overwrite=overwrite,
+    )  # fmt: skip
+
+
+def _read_paths(inputs: MiningInputs) -> list[str | Path | None]:
+    return [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
 
 
 def is_mined(inputs: MiningInputs, output: Path, settings: MineSettings) -> bool:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os.path import normpath
 from pathlib import Path
 from typing import Any
 
-from llama2vec.artifact import Found, Kind, Work, claim, read_object
+from llama2vec.artifact import Found, Kind, Work, check_claim, claim, read_object
 from llama2vec.data.examples.spool import SPOOL_FILE
-from llama2vec.files import file_sha256, write_json
+from llama2vec.files import check_inputs, file_sha256, write_json
 from llama2vec.manifest import MANIFEST_FILE, digest, sealed, versions
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_VECTORS
@@ -155,6 +155,18 @@ def join_processes(device: str, *, alone_too: bool = False) -> None:
         from llama2vec.model.device import choose_device
 
         connect(choose_device(device), alone_too=alone_too)
+
+
+def check_output(
+    output: Path, stage: Stage, plan: Callable[[], dict[str, Any]], *, overwrite: bool, inputs: Iterable[str | None]
+) -> None:
+    """Raise what :func:`claim_output` would for the output folder, and change nothing.
+
+    Raises:
+        OutputExistsError: The folder is not free for this plan, or holds or lies in one of the ``inputs``.
+    """
+    check_inputs(output, inputs)
+    check_claim(output, stage.kind, lambda: _compared(plan()), overwrite=overwrite)
 
 
 @contextmanager

@@ -96,3 +96,39 @@ def test_what_the_training_would_refuse_is_one_line(command_line: CommandLine, l
     assert "data.sources is empty" in command_line.refused("finetune", *base)
     assert "text.corpus is empty" in command_line.refused("adapt", *base)
     assert "no such file or folder" in command_line.refused("finetune", *base, "--data", "nowhere.jsonl")
+
+
+def test_an_output_that_the_command_would_refuse_is_refused_and_stays(
+    command_line: CommandLine, llama_folder: Path, corpus_file: Path, rows: Path, tmp_path: Path
+) -> None:
+    folder, file = tmp_path / "out", tmp_path / "out.jsonl"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("Dear", encoding="utf-8")
+    file.write_text("{}\n", encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    for call in (("adapt", "--corpus", corpus_file, "-o", folder), ("finetune", "--data", rows, "-o", folder),
+                 ("generate", corpus_file, "-o", file), ("mine", rows, "-o", file)):  # fmt: skip
+        for more in ((), ("--overwrite",)):
+            said = command_line.refused(*call, "--model", llama_folder, "--dry-run", *more)
+            assert "exists and does not hold" in said
+    seeds = ("--seeds", "1,2", "-o", tmp_path / "seeds")
+    (tmp_path / "seeds" / "seed-2").mkdir(parents=True)
+    (tmp_path / "seeds" / "seed-2" / "letter.txt").write_text("Dear", encoding="utf-8")
+    said = command_line.refused("finetune", "--data", rows, "--model", llama_folder, "--dry-run", *seeds)
+    assert "seed-2: exists and does not hold" in said
+    assert [path for path in sorted(tmp_path.rglob("*")) if "seed" not in str(path)] == before
+
+
+def test_a_finished_output_of_other_settings_is_refused_without_overwrite(
+    command_line: CommandLine, rows: Path, tmp_path: Path
+) -> None:
+    corpus, output = tmp_path / "corpus.jsonl", tmp_path / "mined.jsonl"
+    passages = [{"_id": str(number), "text": f"The river {number} is wide."} for number in range(9)]
+    corpus.write_text("".join(json.dumps(one) + "\n" for one in passages), encoding="utf-8")
+    call = ("mine", rows, "--corpus", corpus, "-o", output, "--set", "mine.last_rank=8", "--set", "mine.short=keep")
+    done = command_line(*call)
+    assert done.code == 0, done.err
+    assert command_line(*call, "--dry-run").code == 0
+    other = (*call, "--set", "mine.negatives=2", "--dry-run")
+    assert "holds a file of mined examples with other settings" in command_line.refused(*other)
+    assert command_line(*other, "--overwrite").code == 0

@@ -8,10 +8,12 @@ import pytest
 
 from llama2vec.config import load_config
 from llama2vec.data.corpus.steady import SteadyInputs
-from llama2vec.errors import ConfigError, ExampleFormatError, Llama2VecError, ModelNotFoundError
+from llama2vec.errors import ConfigError, ExampleFormatError, Llama2VecError, ModelNotFoundError, OutputExistsError
+from llama2vec.files import write_json
 from llama2vec.finetune.contract import resolve_contract
 from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.finetune.stage import _plan, finetune_model
+from llama2vec.finetune.stage import _plan, check_fine_tuning, finetune_model
+from llama2vec.manifest import MANIFEST_FILE
 
 ROW = '{"query": "where", "pos": ["there"], "neg": ["here"]}\n'
 
@@ -61,3 +63,27 @@ def test_a_limit_that_is_spread_decides_otherwise_than_the_first_examples_do(
     # As earlier versions wrote it, so that what they began goes on.
     first = data("data.limit=2", "data.limited_to=first")
     assert first == {name: value for name, value in data("data.limit=2").items() if name != "rows"}
+
+
+def test_a_check_of_the_output_refuses_what_the_training_would_and_changes_nothing(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    rows, output = tmp_path / "rows.jsonl", tmp_path / "out"
+    rows.write_text('{"query": "a", "pos": ["b"]}\n')
+    one, other = (
+        load_config(FinetuneConfig, None, [f"model.name={llama_folder}", f"data.sources={rows}", seed])
+        for seed in ("optimizer.seed=1", "optimizer.seed=2")
+    )
+    check_fine_tuning(one, output, overwrite=False)
+    assert not output.exists()
+    output.mkdir()
+    write_json(output / "finetune.json", _plan(one, resolve_contract(one), None, SteadyInputs()))
+    write_json(output / MANIFEST_FILE, {})
+    before = sorted(output.iterdir())
+    check_fine_tuning(one, output, overwrite=False)
+    check_fine_tuning(other, output, overwrite=True)
+    with pytest.raises(OutputExistsError, match="holds a fine-tuning with other settings"):
+        check_fine_tuning(other, output, overwrite=False)
+    with pytest.raises(OutputExistsError, match="lies inside the output"):
+        check_fine_tuning(one, tmp_path, overwrite=True)
+    assert sorted(output.iterdir()) == before

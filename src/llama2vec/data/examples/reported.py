@@ -44,9 +44,14 @@ def check_kept_apart(output: Path, kind: Kind, inputs: Sequence[str | Path | Non
     Raises:
         OutputExistsError: As :func:`llama2vec.files.check_inputs` and :func:`llama2vec.artifact.find`.
     """
+    check_inputs_apart(output, inputs)
+    find(output, kind)
+
+
+def check_inputs_apart(output: Path, inputs: Sequence[str | Path | None]) -> None:
+    """Raise an OutputExistsError for an output or a report that is, holds or lies in an input."""
     for file in (output, report_path(output)):
         check_inputs(file, inputs)
-    find(output, kind)
 
 
 def finish_reported(work: Work, examples: Iterable[TrainingExample], manifest: Mapping[str, Any]) -> None:
