@@ -18,7 +18,7 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in ("__i
 FILES = sorted(path for path in SOURCE.rglob("*") if path.is_file() and path.suffix != ".pyc")
 
 # Half is the method, from a corpus to a table; the other half reads, splits, syncs and filters documents.
-MAX_PYTHON_LINES = 51_200
+MAX_PYTHON_LINES = 51_500
 MAX_PYTHON_FILES = 328
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
