@@ -135,7 +135,7 @@ def test_questions_go_on_offline_and_those_for_other_passages_are_written_again(
 ) -> None:
     online = ModelSource("org/llm", "org/llm", hub_id="org/llm")
     places = {"online": online, "offline": replace(online, location=inputs.model.name)}
-    monkeypatch.setattr("llama2vec.model.backbone.load_backbone", lambda *_: None)
+    monkeypatch.setattr("llama2vec.model.backbone.load_backbone", lambda *_, **__: None)
     inputs = replace(inputs, model=inputs.model.model_copy(update={"name": "org/llm"}))
     output = tmp_path / "pairs.jsonl"
 
