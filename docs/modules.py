@@ -1,14 +1,17 @@
-"""Write what each module holds into docs/architecture.md, from the first lines of the docstrings; or --check it."""
+"""Write modules and layers into docs/architecture.md, from docstrings and import contracts; or --check the page."""
 
 from __future__ import annotations
 
 import ast
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 PAGE = Path(__file__).with_name("architecture.md")
-SOURCE = Path(__file__).resolve().parent.parent / "src" / "llama2vec"
+_ROOT = Path(__file__).resolve().parent.parent
+SOURCE, PYPROJECT = _ROOT / "src" / "llama2vec", _ROOT / "pyproject.toml"
+_LAYERS = re.compile(r"(?P<mark><!-- layers of (?P<package>[\w.]+) -->\n\n)(?: {4}.*\n)*")
 _ENTRY = re.compile(r"^(?P<indent>(?:  )*)- `(?P<name>[\w./]+)`(?:: ?(?P<line>.*))?$", re.MULTILINE)
 
 
@@ -35,6 +38,17 @@ def with_lines(page: str) -> str:
     return _ENTRY.sub(written, page)
 
 
+def with_layers(page: str) -> str:
+    """Return the page with the layers of each package that pyproject.toml has import-linter check."""
+    contracts = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = {one["containers"][0]: one["layers"] for one in contracts if one["type"] == "layers"}
+
+    def written(block: re.Match[str]) -> str:
+        return block["mark"] + "".join(f"    {line}\n" for line in layers[block["package"]])
+
+    return _LAYERS.sub(written, page)
+
+
 def first_line(path: Path) -> str:
     """Return the first line of a module's or package's docstring as Markdown; "" for any other file or folder."""
     module = path / "__init__.py" if path.is_dir() else path
@@ -47,6 +61,6 @@ def first_line(path: Path) -> str:
 if __name__ == "__main__":
     page = PAGE.read_text(encoding="utf-8")
     if "--check" not in sys.argv:
-        PAGE.write_text(with_lines(page), encoding="utf-8")
-    elif with_lines(page) != page:
+        PAGE.write_text(with_layers(with_lines(page)), encoding="utf-8")
+    elif with_layers(with_lines(page)) != page:
         sys.exit("docs/architecture.md is out of date: run `make docs`")

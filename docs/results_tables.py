@@ -272,14 +272,19 @@ def scale_table(_: str, results: Path) -> str:
             build, found, cells = stages.get("build", {}), stages.get("search", {}), ["–"] * 8
             if "seconds" in build and "seconds" in found:
                 cells = [
-                    f"{build['processor']:,.3g}", f"{build['mib']:,.0f}", f"{found['open']['processor']:.2g}",
-                    f"{found['first']['processor']:.2g}", f"{found['p50_ms']:,.0f} ({found['p95_ms']:,.0f})",
-                    f"{found['processor']:,.2g}", f"{found['mib']:,.0f}", f"{found['recall']:.3f}",
+                    f"{build['processor']:,.3g}", f"{build['mib']:,.0f}", _seconds(found['open']['processor']),
+                    _seconds(found['first']['processor']), f"{found['p50_ms']:,.0f} ({found['p95_ms']:,.0f})",
+                    _seconds(found['processor']), f"{found['mib']:,.0f}", f"{found['recall']:.3f}",
                 ]  # fmt: skip
             elif why := build.get("stopped") or build.get("refused"):
                 cells[0] = "recall not reached" if "refused" in build else why.partition(",")[0]
             rows.append([f"{int(count):,} x {width}", kind, *cells])
     return "\n\n".join(markdown(columns(rows, places, labels=2)) for places in (range(2, 6), range(6, 10)))
+
+
+def _seconds(value: float) -> str:
+    """Return seconds of a processor, which counts them in steps of a few milliseconds, with two digits."""
+    return "< 0.01" if value < 0.01 else f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def updates_table(_: str, results: Path) -> str:
@@ -289,8 +294,8 @@ def updates_table(_: str, results: Path) -> str:
         count, _, width = name.partition("x")
         if "seconds" in one.get("store", {}):
             update = one.get("update", {})
-            last = [f"{update['processor']:,.2g}", f"{update['mib']:,.0f}"] if "seconds" in update else ["–", "–"]
-            written = [f"{one['store']['processor']:,.2g}", f"{one['store']['mib']:,.0f}"]
+            last = [_seconds(update['processor']), f"{update['mib']:,.0f}"] if "seconds" in update else ["–", "–"]
+            written = [_seconds(one['store']['processor']), f"{one['store']['mib']:,.0f}"]
             rows.append([f"{int(count):,} x {width}", f"{one['store']['disk_mib']:,.0f}", *written, *last])
     return markdown(rows)
 

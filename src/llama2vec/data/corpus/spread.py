@@ -1,4 +1,4 @@
-"""Which rows of a source a limit takes: so many that lie evenly over it, because sources are often sorted."""
+"""Which rows of a source a limit takes: evenly spaced ones, because sources are often sorted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is in truth, by its first bytes, where its name does not tell or often lies."""
+"""The format of a file by its first bytes, where its name does not say or is often wrong."""
 
 from __future__ import annotations
 
