@@ -135,8 +135,8 @@ def wrapped(text: str, width: int | None) -> list[str]:
     A line of several columns, two spaces or more apart, continues below its last one. Intervals, commands in
     backquotes, and numbers with their units stay whole, and so does a word that is too wide, so that it can be copied.
 
-    >>> wrapped("  removed  12  empty: has no text at all in it", 36)
-    ['  removed  12  empty: has no text at', '               all in it']
+    >>> wrapped("  removed  12  empty: has no text at all in it", 40)
+    ['  removed  12  empty: has no text at all', '               in it']
     """
     lines = printable(text).split("\n")
     return lines if width is None else [part for line in lines for part in folded(line, width)]

@@ -358,7 +358,7 @@ def test_a_stage_whose_inputs_are_not_there_is_refused(
 ) -> None:
     code, _, err = llama2vec(recipe, "--output", tmp_path / "run", "--from", "finetune")
     assert code == 2
-    assert "finetune reads adapted, which adapt has not finished" in err
+    assert "finetune reads pairs, which pairs has not finished" in err
     assert not (tmp_path / "run").exists()
 
 
