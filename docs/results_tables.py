@@ -294,8 +294,8 @@ def updates_table(_: str, results: Path) -> str:
         count, _, width = name.partition("x")
         if "seconds" in one.get("store", {}):
             update = one.get("update", {})
-            last = [_seconds(update['processor']), f"{update['mib']:,.0f}"] if "seconds" in update else ["–", "–"]
-            written = [_seconds(one['store']['processor']), f"{one['store']['mib']:,.0f}"]
+            last = [_seconds(update["processor"]), f"{update['mib']:,.0f}"] if "seconds" in update else ["–", "–"]
+            written = [_seconds(one["store"]["processor"]), f"{one['store']['mib']:,.0f}"]
             rows.append([f"{int(count):,} x {width}", f"{one['store']['disk_mib']:,.0f}", *written, *last])
     return markdown(rows)
 
