@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
 
-from llama2vec.terminal import folded, printable, width_of, wrapped
+from llama2vec.terminal import folded, printable_line, width_of, wrapped
 
 _GAP, _LEAST_NAME, _ABSENT = "  ", 24, ("", "–")
 
@@ -56,7 +56,7 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
 def _clean(cell: str | Cell) -> Cell:
     """Return a cell that stays on its line, whatever its text."""
     cell = cell if isinstance(cell, Cell) else Cell(cell)
-    return Cell(printable(cell.text).replace("\n", "\\n").replace("\t", "\\t"), cell.interval)
+    return Cell(printable_line(cell.text), cell.interval)
 
 
 def _drawn(cells: Sequence[Cell], *, right: bool, stacked: bool) -> list[tuple[str, str]]:

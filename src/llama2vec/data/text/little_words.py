@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from llama2vec.data.text.words import stop_words, word_key, word_pattern
@@ -49,7 +49,6 @@ _CERTAIN, _DIFFERENT, _LEAST = 0.2, 5, 0.1
 Finnish. Where the little words of each language are less than the second share, the language is not known."""
 
 
-@lru_cache(maxsize=64)
 def language_of(text: str, question: str) -> str:
     """Return the language of whose little words a text and a question have most; English where they have too few.
 

@@ -278,6 +278,7 @@ class TellingWords:
         return [self._spelled[word] for word in self._words if word in words]
 
 
+@lru_cache(maxsize=64)
 def telling_words(question: str, text: str) -> TellingWords:
     """Return the telling words of a question for a text, in whose language the little ones are known."""
     language = language_of(text, question)

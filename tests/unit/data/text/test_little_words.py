@@ -51,7 +51,7 @@ def test_without_the_packages_of_the_lists_english_is_known(monkeypatch: pytest.
             raise ImportError(name)
         return imported(name, *rest)
 
-    caches = (module._others, module._languages_by_word, module.language_of)
+    caches = (module._others, module._languages_by_word)
     monkeypatch.setattr(builtins, "__import__", without_lists)
     for one in caches:
         one.cache_clear()

@@ -105,6 +105,16 @@ def add_html(builder: TextBuilder, source: str, *, menus: bool = False) -> None:
         _Walk(builder, menus=True).walk(tree.body)
 
 
+def _target(link: Any) -> tuple[str, str]:
+    """Return the page that a link leads to, "" = its own, and the mark before a place on it."""
+    page, mark, _ = (link.attributes.get("href") or "").partition("#")
+    return unquote(page.removeprefix("./") or page), mark
+
+
+def _word_count(node: Any) -> int:
+    return len(node.text(separator=" ").split())
+
+
 def _tree(source: str) -> Any:
     from selectolax.lexbor import LexborHTMLParser
 
@@ -155,6 +165,7 @@ class _Walk:
     def __init__(self, builder: TextBuilder, *, menus: bool, page: str = "") -> None:
         self._builder, self._menus, self._page = builder, menus, page
         self._kept: set[int] = set()  # Elements within tables of contents of other pages
+        self._page_words = 0  # Counted for the first of these tables
         self._line: list[str] = []  # The paragraph so far
         self._tight = False
         self._links = 0  # Open links to places on the same page
@@ -213,15 +224,15 @@ class _Walk:
 
     def _stays(self, link: Any) -> bool:
         """Tell whether a link leads to a place on the same page."""
-        page, mark, _ = (link.attributes.get("href") or "").partition("#")
-        return unquote(page.removeprefix("./")) == self._page if page else bool(mark)
+        page, mark = _target(link)
+        return page == self._page if page else bool(mark)
 
     def _is_of_the_page(self, contents: Any) -> bool:
         """Tell whether a table of contents is that of the page itself."""
         if contents.mem_id in self._kept:
             return False
         links = contents.css("a[href]")
-        is_sidebar = any(unquote(link.attributes.get("href") or "").removeprefix("./") == self._page for link in links)
+        is_sidebar = any(_target(link) == (self._page, "") for link in links)
         if is_sidebar or 2 * sum(map(self._stays, links)) >= len(links) or self._says_more_than(contents):
             return True
         # Each once, or many within each other would take long.
@@ -230,11 +241,12 @@ class _Walk:
 
     def _says_more_than(self, contents: Any) -> bool:
         """Tell whether a page is one of those that a table of contents lists, not a title page."""
-        root = contents
-        while root.parent is not None and root.parent.tag not in ("html", "-undef", "-document"):
-            root = root.parent
-        words, inside = (len(node.text(separator=" ").split()) for node in (root, contents))
-        return bool(words - inside > _TITLE_PAGE_WORDS)
+        if not self._page_words:
+            root = contents
+            while root.parent is not None and root.parent.tag not in ("html", "-undef", "-document"):
+                root = root.parent
+            self._page_words = _word_count(root)
+        return self._page_words - _word_count(contents) > _TITLE_PAGE_WORDS
 
     def _whole(self, node: Any, tag: str) -> bool:
         """Add a heading, code or a table as a block of its own."""
