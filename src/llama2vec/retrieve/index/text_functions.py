@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sqlite3
 import sys
-import unicodedata
 from functools import lru_cache
+
+from llama2vec.retrieve.index.field_table import composed
 
 _LONGEST_PATTERN = 1000  # Bytes, as for SQLite's own `glob`
 RAISED = "user-defined function raised exception"
@@ -111,11 +112,11 @@ def _unfolding() -> tuple[re.Pattern[str], dict[str, str]]:
 
 
 def _lower(text: _Value) -> str | None:
-    return None if text is None else unicodedata.normalize("NFC", str(text).lower())
+    return None if text is None else composed(str(text).lower())
 
 
 def _upper(text: _Value) -> str | None:
-    return None if text is None else unicodedata.normalize("NFC", str(text).upper())
+    return None if text is None else composed(str(text).upper())
 
 
 def _contains(part: _Value, text: _Value) -> bool | None:
@@ -130,4 +131,4 @@ def _order(first: str, second: str) -> int:
 
 @lru_cache(maxsize=1024)
 def _folded(text: str) -> str:
-    return text.casefold() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
+    return composed(text).casefold()
